@@ -1,0 +1,24 @@
+"""Checks that arrays are what their names promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from human_scene_ros.errors import ShapeError
+
+
+def check_shape(name: str, array: Any, shape: tuple[int | None, ...]) -> None:
+    """Raise `ShapeError` unless `array.shape` equals `shape`; None matches any length."""
+    got = tuple(array.shape)
+    if len(got) != len(shape) or any(e is not None and e != g for g, e in zip(got, shape, strict=True)):
+        expected = "(" + ", ".join("any" if e is None else str(e) for e in shape) + ")"
+        raise ShapeError(f"{name} has shape {got}; expected {expected}")
+
+
+def check_finite(name: str, array: Any) -> None:
+    """Raise `ShapeError` if `array` holds NaN or infinity."""
+    bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise ShapeError(f"{name} holds {bad} value(s) that are NaN or infinite; expected finite numbers")

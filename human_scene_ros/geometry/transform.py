@@ -1,0 +1,47 @@
+"""Rigid transforms as (4, 4) matrices; rotations by `scipy.spatial.transform.Rotation`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+Matrix = NDArray[np.float64]
+
+# Level camera: optical z (forward) becomes world x, optical x (right) becomes -y, optical y (down) becomes -z.
+ROT_WORLD_LEVEL_CAMERA: Matrix = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+def make_transform(rot_a_b: NDArray[np.floating], t_a_b: NDArray[np.floating]) -> Matrix:
+    """(4, 4) T_a_b from its (3, 3) rotation and the (3,) position of b's origin in a."""
+    T_a_b = np.eye(4)
+    T_a_b[:3, :3] = rot_a_b
+    T_a_b[:3, 3] = t_a_b
+    return T_a_b
+
+
+def invert(T_a_b: NDArray[np.floating]) -> Matrix:
+    """T_b_a of a rigid T_a_b."""
+    rot_b_a = np.asarray(T_a_b, dtype=np.float64)[:3, :3].T
+    return make_transform(rot_b_a, -rot_b_a @ T_a_b[:3, 3])
+
+
+def apply(T_a_b: NDArray[np.floating], points_b: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(..., 3) points in b -> the same points in a; keeps the dtype of the points."""
+    rot_a_b = T_a_b[:3, :3].astype(points_b.dtype)
+    return points_b @ rot_a_b.T + T_a_b[:3, 3].astype(points_b.dtype)
+
+
+def quat_wxyz_from_matrix(rot_a_b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(3, 3) -> (4,) unit quaternion (w, x, y, z) with w >= 0."""
+    return Rotation.from_matrix(rot_a_b).as_quat(canonical=True)[[3, 0, 1, 2]]
+
+
+def matrix_from_quat_wxyz(quat_wxyz: NDArray[np.floating]) -> Matrix:
+    """(4,) quaternion (w, x, y, z), any norm but 0 -> (3, 3)."""
+    return Rotation.from_quat(np.asarray(quat_wxyz, dtype=np.float64)[[1, 2, 3, 0]]).as_matrix()
+
+
+def rotation_angle(rot_a_b: NDArray[np.floating]) -> float:
+    """Angle of a (3, 3) rotation, radians in [0, pi]."""
+    return float(Rotation.from_matrix(rot_a_b).magnitude())
