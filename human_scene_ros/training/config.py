@@ -1,0 +1,82 @@
+"""What a training run is made of; presets are instances of `TrainConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from human_scene_ros.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Factor of each loss term; see `human_scene_ros.training.losses` for the terms."""
+
+    depth: float = 1.0
+    depth_gradient: float = 0.5
+    mask: float = 0.5
+    detection: float = 1.0
+    offset: float = 0.3
+    head_depth: float = 0.4
+    refine: float = 0.6
+    root_rotation: float = 0.6
+    rotation: float = 0.6
+    joints: float = 4.0
+    joints_2d: float = 0.6
+    betas: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run; its length is a time budget, because budgets are what users have.
+
+    Args:
+        preset: Network preset.
+        minutes: Budget of optimisation time over all sessions of the run; the learning rate follows it.
+        batch_clips: Clips per step and process.
+        clip_frames: Frames of a clip that are unrolled with back-propagation through the state.
+        burn_in: Largest number of frames that a state lives through, without gradients, before a clip.
+        burn_in_from: Fraction of the budget after which burn-in begins.
+        learning_rate: Peak of the cosine schedule.
+        warmup_steps: Linear warm-up.
+        weight_decay: AdamW's, on matrices only.
+        clip_gradient: Largest gradient norm.
+        ema: Decay of the exponential moving average that is saved and shipped.
+        head_jitter_px: Standard deviation of the teacher's head position, network pixels.
+        depth_jitter: Standard deviation of the log of the teacher's head depth.
+        min_person_px: People below this height do not count as detections.
+        save_every_s: Seconds between checkpoints.
+        seed: Of everything random.
+        weights: Loss weights.
+    """
+
+    preset: str = "nano"
+    minutes: float = 100.0
+    batch_clips: int = 6
+    clip_frames: int = 4
+    burn_in: int = 12
+    burn_in_from: float = 0.6
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.03
+    clip_gradient: float = 1.0
+    ema: float = 0.999
+    head_jitter_px: float = 1.5
+    depth_jitter: float = 0.2
+    min_person_px: float = 12.0
+    save_every_s: float = 120.0
+    seed: int = 0
+    weights: LossWeights = LossWeights()
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.batch_clips < 1 or self.clip_frames < 1:
+            raise ConfigError(f"train: minutes = {self.minutes}, batch_clips = {self.batch_clips}, "
+                              f"clip_frames = {self.clip_frames}: all must be positive")
+        if not 0.0 <= self.ema < 1.0:
+            raise ConfigError(f"train.ema = {self.ema}: expected 0 <= ema < 1")
+
+
+PRESETS = {
+    "nano": TrainConfig(),
+    "smoke": TrainConfig(minutes=1.0, batch_clips=2, clip_frames=2, burn_in=2, save_every_s=10.0, ema=0.9,
+                         warmup_steps=5),
+}

@@ -1,0 +1,203 @@
+"""The training loop: synthetic clips in, an exponential moving average of weights out.
+
+One process, or several with `torchrun --nproc-per-node N -m human_scene_ros.cli train ...`; gradients are
+averaged. A run is a folder: `last.pt` (everything needed to go on), `ema.safetensors` (what is shipped) and
+`log.jsonl` (one line per report). Starting again with the same folder resumes at the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from human_scene_ros.body.model import load_body_model
+from human_scene_ros.body.torch_model import TorchBody
+from human_scene_ros.config import to_mapping
+from human_scene_ros.errors import CheckpointError
+from human_scene_ros.model.checkpoint import save_checkpoint
+from human_scene_ros.model.network import HumanSceneNetwork
+from human_scene_ros.model.presets import PRESETS as NETWORK_PRESETS
+from human_scene_ros.training.config import TrainConfig
+from human_scene_ros.training.data import batches
+from human_scene_ros.training.teacher import clip_losses
+
+log = logging.getLogger(__name__)
+
+
+class MovingAverage:
+    """Exponential moving average of a module's floating-point state."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))  # a young average must not remember the random start
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, 1 - decay)
+            else:
+                self.values[name].copy_(value)
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up in steps, then half a cosine over the time budget down to 1 %."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps) * (0.01 + 0.99 * cosine)
+
+
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices and kernels only."""
+    matrices = [p for p in network.parameters() if p.ndim >= 2]
+    vectors = [p for p in network.parameters() if p.ndim < 2]
+    return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
+                              {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate, betas=(0.9, 0.98))
+
+
+def average_gradients(network: nn.Module, world: int) -> None:
+    """Mean of the gradients over processes, in one message."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    torch.distributed.all_reduce(flat)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_((flat[offset:offset + gradient.numel()] / world).view_as(gradient))
+        offset += gradient.numel()
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a resumed run must know besides weights."""
+
+    step: int = 0
+    seconds: float = 0.0
+    frames: int = 0
+
+
+def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threads: int = 1) -> Progress:
+    """Train until the budget is spent; returns the final progress.
+
+    Args:
+        data: Folder of shards (`human-scene synthesize`).
+        out: Run folder; created, or resumed if it holds `last.pt`.
+        config: The run.
+        device: torch device of this process.
+        threads: torch CPU threads of this process; spinning threads on a busy machine cost more than they give.
+
+    Raises:
+        SourceError: `data` holds no shard.
+        CheckpointError: `last.pt` belongs to another network.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    torch.set_num_threads(threads)
+    torch.manual_seed(config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+
+    network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device)
+    body = TorchBody(load_body_model()).to(device)
+    optimizer = make_optimizer(network, config)
+    average = MovingAverage(network, config.ema)
+    progress = resume(out / "last.pt", network, optimizer, average)
+    rng = np.random.default_rng([config.seed, rank, progress.step])
+    stream = batches(data, config.batch_clips, config.clip_frames, rng)
+
+    started, reported, saved = progress.seconds, time.monotonic(), time.monotonic()
+    clock = time.monotonic()
+    recent: dict[str, list[float]] = defaultdict(list)
+    while progress.seconds < config.minutes * 60:
+        batch = next(stream)
+        fraction = progress.seconds / (config.minutes * 60)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, progress.step, fraction)
+        burn_in = int(rng.integers(0, config.burn_in + 1)) if fraction >= config.burn_in_from else 0
+        terms = clip_losses(network, body, batch, config, rng, burn_in)
+        loss = torch.stack([getattr(config.weights, name) * value for name, value in terms.items()]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if world > 1:
+            average_gradients(network, world)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_gradient)
+        if bool(torch.isfinite(norm)):
+            optimizer.step()
+            average.update(network, progress.step)
+        else:
+            log.warning("step %d skipped: gradient norm is %s", progress.step, float(norm))
+
+        progress.step += 1
+        progress.frames += world * batch.images.shape[0] * batch.images.shape[1]
+        progress.seconds = started + time.monotonic() - clock
+        record(recent, terms, loss)
+        if rank == 0 and time.monotonic() - reported > 20:
+            reported = time.monotonic()
+            report(out / "log.jsonl", progress, optimizer, recent)
+        if rank == 0 and time.monotonic() - saved > config.save_every_s:
+            saved = time.monotonic()
+            save(out, network, optimizer, average, progress, config)
+    if rank == 0:
+        save(out, network, optimizer, average, progress, config)
+    return progress
+
+
+def record(recent: dict[str, list[float]], terms: dict[str, Tensor], loss: Tensor) -> None:
+    """Remember the terms of a step until the next report."""
+    recent["loss"].append(float(loss.detach()))
+    for name, value in terms.items():
+        recent[name].append(float(value.detach()))
+
+
+def report(path: Path, progress: Progress, optimizer: torch.optim.Optimizer, recent: dict[str, list[float]]) -> None:
+    """Append the means since the last report to the log and print them."""
+    line = {"step": progress.step, "minutes": round(progress.seconds / 60, 2), "frames": progress.frames,
+            "lr": round(optimizer.param_groups[0]["lr"], 6)}
+    line |= {name: round(float(np.mean(values)), 4) for name, values in recent.items()}
+    recent.clear()
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(" ".join(f"{k}={v}" for k, v in line.items()), flush=True)
+
+
+def save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage,
+         progress: Progress, config: TrainConfig) -> None:
+    """Write `last.pt` and `ema.safetensors`, each complete or not at all."""
+    temporary = out / "last.pt.part"
+    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "ema": average.values,
+                "progress": dataclasses.asdict(progress), "preset": config.preset}, temporary)
+    temporary.replace(out / "last.pt")
+    shipped = HumanSceneNetwork(NETWORK_PRESETS[config.preset])
+    shipped.load_state_dict(average.values)
+    save_checkpoint(out / "ema.safetensors", shipped,
+                    {"training": to_mapping(config), "progress": dataclasses.asdict(progress),
+                     "note": f"{config.preset}, trained on synthetic worlds only"})
+
+
+def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage) -> Progress:
+    """Continue from `path` if it exists.
+
+    Raises:
+        CheckpointError: The file belongs to another network configuration.
+    """
+    if not path.exists():
+        return Progress()
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict(stored["network"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} holds preset '{stored.get('preset')}' of other dimensions; start a new run "
+                              f"in another folder ({str(error).splitlines()[0]})") from error
+    optimizer.load_state_dict(stored["optimizer"])
+    average.values = stored["ema"]
+    return Progress(**stored["progress"])
