@@ -1,0 +1,147 @@
+"""Every parameter of the reconstructor node, with its default, unit, range and meaning. No ROS import."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from human_scene_ros.nodes.parameters import option
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which network and body run, and where. All read-only: they decide what `configure` loads."""
+
+    preset: Literal["nano", "human3r_672s", "human3r_672b", "human3r_672l", "human3r_896l"] = option(
+        "nano", "Network preset; its weights are shipped for nano only.")
+    checkpoint: str = option("", "Weights file (.safetensors); empty = the preset's shipped weights.")
+    body: str = option("", "SMPL-X-layout body model (.npz); empty = the shipped open body.")
+    device: str = option("auto", "torch device: auto, cpu, cuda or cuda:N.")
+    threads: int = option(1, "CPU threads of the network; 0 = torch's own choice.", low=0, high=256)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """What comes in and what may be left out."""
+
+    transport: Literal["raw", "compressed"] = option(
+        "raw", "raw: topic `image` (Image); compressed: `image/compressed` (CompressedImage, jpeg or png).")
+    reliability: Literal["auto", "reliable", "best_effort"] = option(
+        "auto", "auto: reliable if every publisher of the image offers it, else best effort.")
+    queue: int = option(2, "Images that may wait in the middleware, live mode.", low=1, high=1000)
+    drop_policy: Literal["latest", "all"] = option(
+        "latest", "latest: newest image wins, live cameras; all: every image is processed in order, replay.")
+    max_pending: int = option(128, "Images that may wait for the worker when drop_policy is all.", low=1, high=10000)
+    max_rate: float = option(0.0, "Images per second that are processed at most; 0 = no limit (latest only).",
+                             low=0.0, high=1000.0, dynamic=True)
+    max_age: float = option(0.5, "Seconds; images that waited longer in the node are dropped; 0 = never (latest only).",
+                            low=0.0, high=60.0, dynamic=True)
+    rectified: Literal["auto", "always", "never"] = option(
+        "auto", "Is lens distortion already removed (use P, not K and D)? auto: if the topic name contains 'rect'.")
+    silence_warning: float = option(5.0, "Seconds without an image until diagnostics warn.", low=0.5, high=3600.0,
+                                    dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class BodiesConfig:
+    """Detection and the body message."""
+
+    min_score: float = option(0.3, "Detections below this score are ignored, 0 to 1.", low=0.0, high=1.0, dynamic=True)
+    max_people: int = option(20, "People per image at most.", low=0, high=100, dynamic=True)
+    joint_set: int = option(2, "Joints in the message: 0 none, 1 the 22 of the body, 2 all 55.", low=0, high=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackConfig:
+    """Identity over time."""
+
+    max_distance: float = option(0.7, "Metres between a track and the detection that continues it, at most.",
+                                 low=0.05, high=10.0, dynamic=True)
+    timeout: float = option(1.0, "Seconds a person may be unseen before the track ends.", low=0.0, high=60.0,
+                            dynamic=True)
+    confirm_hits: int = option(3, "Detections until a track is confirmed.", low=1, high=100, dynamic=True)
+    id_prefix: str = option("b", "Start of every track id; a letter, so that ids are valid frame and topic names.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmoothingConfig:
+    """One-Euro filter of the bodies."""
+
+    min_cutoff: float = option(1.0, "Hz; lower is smoother and later; 0 = no smoothing.", low=0.0, high=100.0,
+                               dynamic=True)
+    beta: float = option(0.05, "How much speed raises the cut-off.", low=0.0, high=100.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class CloudConfig:
+    """The cloud of the current image."""
+
+    rate: float = option(10.0, "Clouds per second at most.", low=0.0, high=1000.0, dynamic=True)
+    max_bytes: int = option(450000, "Bytes of one cloud or depth image at most; points are thinned to fit.",
+                            low=1600, high=100000000, dynamic=True)
+    people: Literal["keep", "remove", "only"] = option("remove", "People's points in ~/cloud.", dynamic=True)
+    min_confidence: float = option(1.5, "Points below this confidence (1 and more) are left out.", low=0.0,
+                                   high=1000.0, dynamic=True)
+    max_range: float = option(10.0, "Metres along the optical axis; farther points are left out.", low=0.1,
+                              high=1000.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class MapConfig:
+    """The accumulated map without people."""
+
+    enabled: bool = option(True, "Accumulate ~/map/cloud.", dynamic=True)
+    voxel: float = option(0.05, "Metres, edge of a voxel.", low=0.005, high=1.0)
+    max_points: int = option(2000000, "Voxels kept at most; the oldest leave first.", low=1000, high=50000000)
+    max_bytes: int = option(450000, "Bytes of one ~/map/cloud message at most; thinned to fit.", low=1600,
+                            high=1000000000, dynamic=True)
+    people_margin: float = option(0.15, "Metres around people that stay out of the map.", low=0.0, high=2.0)
+    rate: float = option(0.5, "Map messages per second at most.", low=0.0, high=100.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class TfConfig:
+    """Which transforms are sent."""
+
+    mode: Literal["none", "camera"] = option(
+        "none", "none: no camera transform; camera: world_frame -> root of the camera's own tree.")
+    world_frame: str = option("map", "Name of the z-up world frame.")
+    base_frame: str = option("", "Robot base for ~/odom; empty = no odometry message.")
+    odom_frame: str = option("odom", "Parent frame of ~/odom.")
+    bodies: Literal["none", "root"] = option("root", "root: optical frame -> body_<track_id> for every person.",
+                                             dynamic=True)
+    time_offset: float = option(0.0, "Seconds added to the stamps of sent transforms.", low=-10.0, high=10.0,
+                                dynamic=True)
+    wait: float = option(0.2, "Seconds to wait for /tf at the image stamp.", low=0.0, high=10.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathConfig:
+    """The camera's path."""
+
+    max_poses: int = option(2000, "Poses kept; the oldest leave first.", low=2, high=100000)
+    rate: float = option(1.0, "Path messages per second at most.", low=0.0, high=100.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagnosticsConfig:
+    """Health reports."""
+
+    period: float = option(1.0, "Seconds between reports on /diagnostics and ~/status.", low=0.05, high=60.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructorConfig:
+    """Parameters of `reconstructor_node`; dotted names as in the README table."""
+
+    model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
+    bodies: BodiesConfig = BodiesConfig()
+    track: TrackConfig = TrackConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
+    cloud: CloudConfig = CloudConfig()
+    map: MapConfig = MapConfig()
+    tf: TfConfig = TfConfig()
+    path: PathConfig = PathConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")
