@@ -1,0 +1,47 @@
+# make env     the environment in .env/ (repeat it freely: it goes on where it stopped, and does nothing when done)
+# make demo    the main job through real ROS 2 nodes; results in out/demo/
+#                make demo INPUT=video.mp4         make demo INPUT=bag IMAGE=/topic INFO=/topic
+# make test    all tests                           make test PYTEST_ARGS="test/geometry -x"
+# make lint    ruff and mypy
+# make bench   milliseconds per stage of the pipeline
+# make clean   removes results and build products; `make distclean` also the environment
+#
+# Variables of `make env`: PYTHON=python3.11, TORCH=torch==2.13.0 (any pip requirement or wheel path; the default
+# takes the build that this machine's pip offers), TRAIN=1 (renderer for training), PEERS=1 (packages that tests
+# compare with; read requirements/peers.txt first: non-commercial licence).
+# With an apt ROS 2 sourced, everything uses that ROS instead of the wheels.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+OUT ?= out/demo
+export PYTHON TORCH PEERS TRAIN
+
+.PHONY: help env demo test lint bench clean distclean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+env:
+	@bash scripts/make_env
+
+demo: env
+	@./env.sh human-scene demo $(if $(INPUT),"$(INPUT)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(INFO),--info "$(INFO)") --out "$(OUT)"
+
+# Checks of message fields are off by default in ROS; tests run with them.
+test: env
+	@ROS_PYTHON_CHECK_FIELDS=1 ./env.sh python -m pytest $(PYTEST_ARGS)
+
+lint: env
+	@./env.sh ruff check .
+	@./env.sh mypy
+
+bench: env
+	@./env.sh human-scene bench pipeline --json
+
+clean:
+	rm -rf out .env/build .env/install .env/stamps/build .env/pytest_cache .env/mypy_cache .ruff_cache
+	find human_scene_ros test -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .env
