@@ -1,0 +1,1044 @@
+"""The network: one image and the memory of the earlier ones in; points, camera and people out.
+
+One class serves the official Human3R weights and the small nano preset; the configuration says which parts exist
+and how a few of them work. `step` runs one frame of one stream. Its parts are public, batch-first methods, so that
+training composes the same code with true detections: `encode`, `human_tokens`, `detect`, `prompts`, `decode`,
+`dense`, `bodies`, `next_state`. State goes in and comes out; nothing is kept in the module.
+
+Frames: points and bodies are in the camera (optical) frame, metres; `camera_pose` is camera-to-world with the
+world at the first camera after a reset. Pixels (u, v) are (column, row) of the network image unless "human image"
+is said: the padded square that the official human branch looks at.
+
+Sources: Human3R (arXiv 2510.06219), CUT3R (arXiv 2501.12387), TTT3R (arXiv 2509.26645), Multi-HMR
+(arXiv 2402.14654), DINOv2 (arXiv 2304.07193); written from descriptions, not from their code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own idiom)
+from torch import Tensor, nn
+
+from human_scene_ros.errors import ConfigError, ShapeError
+from human_scene_ros.geometry.arrays import check_shape
+from human_scene_ros.model.layers import (
+    Block,
+    ConvResidual,
+    ConvStem,
+    DecoderBlock,
+    DinoBackbone,
+    DinoEncoder,
+    DptHead,
+    HeadMlp,
+    Mlp,
+    ModulatedBlock,
+    PatchEmbed,
+    PyramidBackbone,
+    conv_bn_gelu,
+    layer_norm,
+    rope_phases,
+)
+from human_scene_ros.model.tracking import TrackBank, assign_ids
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+JOINTS = 53  # root, 21 body, 15 left hand, 15 right hand, jaw
+BODY_JOINTS = 22
+WINDOW_HEIGHT_M = 2.1
+WINDOW_HEAD_FRACTION = 0.18  # of the window's height, from its top
+ALL_OUTPUTS = frozenset({"world", "rgb", "mask"})
+PRODUCT_OUTPUTS = frozenset({"mask"})
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """The branch that sees people.
+
+    Args:
+        kind: "dinov2" on a padded square image, or "pyramid" on the network's own stride-8 features.
+        embed_dim: Token width.
+        depth: Blocks (dinov2).
+        num_heads: Attention heads (dinov2).
+        image_px: Side of the padded square (dinov2).
+        patch_px: Pixels per token side.
+        table_side: Side of the stored position table (dinov2).
+    """
+
+    kind: Literal["dinov2", "pyramid"] = "dinov2"
+    embed_dim: int = 1024
+    depth: int = 24
+    num_heads: int = 16
+    image_px: int = 896
+    patch_px: int = 14
+    table_side: int = 37
+
+
+@dataclasses.dataclass(frozen=True)
+class DptConfig:
+    """The dense heads.
+
+    Args:
+        feature_dim: Width of the fusion path.
+        last_dim: Width of the output convolutions.
+        layer_dims: Channels of the four levels.
+        taps: Levels 0 and 1 from tokens, or from the convolutional stem's maps at strides 4 and 8.
+        output_stride: 1, or 2: the last doubling is replaced by a bilinear resize of the raw result.
+    """
+
+    feature_dim: int = 256
+    last_dim: int = 128
+    layer_dims: tuple[int, int, int, int] = (96, 192, 384, 768)
+    taps: Literal["tokens", "stem"] = "tokens"
+    output_stride: Literal[1, 2] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that decides the network's parameters and numbers; defaults are the official 896L network.
+
+    Args:
+        name: Preset name, for messages.
+        image_width_px: Longer side of the network image.
+        patch_embed: One 16x16 convolution, or a stem of four stride-2 convolutions.
+        stem_dims: Channels of the stem at strides 2, 4, 8.
+        enc_embed_dim: Width of the scene encoder, with enc_depth blocks of enc_num_heads heads.
+        dec_embed_dim: Width of the decoder, with dec_depth layers of two streams.
+        dec_num_heads: Heads of the image stream, the pose memory and the world-view blocks.
+        state_dec_num_heads: Heads of the state stream.
+        state_size: Number of state tokens.
+        local_mem_size: Rows of the pose memory.
+        mlp_ratio: Hidden width of transformer MLPs over their width.
+        head_hidden_ratio: Hidden width of prompt, body and camera heads over their input width.
+        ray_enc_depth: Blocks of the ray-map encoder, which official checkpoints carry unused.
+        backbone: Human branch.
+        dpt: Dense heads.
+        pose_memory: Ask a memory for the pose query; otherwise it is a constant.
+        pose_head: Predict the camera pose.
+        world_head: Predict the pointmap in the world frame.
+        rgb_head: Reconstruct the image.
+        mask_head: Predict the person mask.
+        dense: "pointmap": three coordinates; "ray_depth": canonical depth times the ray of camera_K.
+        canonical_focal: Focal length over image width at which canonical depth is metric depth (ray_depth).
+        body_head: "token": body from the person's token; "window": from an image window placed by it.
+        window_size: Width and height of that window, pixels; multiples of 16.
+        detection_threshold: Least head score of a detection.
+        nms_kernel: Side of the window of non-maximum suppression, tokens.
+        track_bank_cap: Most people remembered for re-identification.
+        use_ttt3r: Gate the state update by the attention it received (TTT3R).
+        rope_fp16: Round q and k of the scene encoder to float16 as the official run does.
+        unused_keys: Hold the tensors that official checkpoints carry and streaming never uses, so that a
+            checkpoint loads and saves without a lost or added key.
+    """
+
+    name: str = "custom"
+    image_width_px: int = 512
+    patch_embed: Literal["conv", "stem"] = "conv"
+    stem_dims: tuple[int, int, int] = (16, 32, 64)
+    enc_embed_dim: int = 1024
+    enc_depth: int = 24
+    enc_num_heads: int = 16
+    dec_embed_dim: int = 768
+    dec_depth: int = 12
+    dec_num_heads: int = 12
+    state_dec_num_heads: int = 16
+    state_size: int = 768
+    local_mem_size: int = 256
+    mlp_ratio: float = 4.0
+    head_hidden_ratio: float = 4.0
+    ray_enc_depth: int = 2
+    backbone: BackboneConfig = BackboneConfig()
+    dpt: DptConfig = DptConfig()
+    pose_memory: bool = True
+    pose_head: bool = True
+    world_head: bool = True
+    rgb_head: bool = True
+    mask_head: bool = True
+    dense: Literal["pointmap", "ray_depth"] = "pointmap"
+    canonical_focal: float = 0.9
+    body_head: Literal["token", "window"] = "token"
+    window_size: tuple[int, int] = (64, 96)
+    detection_threshold: float = 0.3
+    nms_kernel: int = 3
+    track_bank_cap: int = 1024
+    use_ttt3r: bool = False
+    rope_fp16: bool = False
+    unused_keys: bool = True
+
+    def __post_init__(self) -> None:
+        for heads, dim in (("enc_num_heads", "enc_embed_dim"), ("dec_num_heads", "dec_embed_dim"),
+                           ("state_dec_num_heads", "dec_embed_dim")):
+            h, d = getattr(self, heads), getattr(self, dim)
+            if d % (4 * h):
+                raise ConfigError(f"network.{heads} = {h}: {dim} = {d} must be a multiple of 4 * heads "
+                                  f"(rotary positions take channels in fours)")
+        if self.image_width_px % 16:
+            raise ConfigError(f"network.image_width_px = {self.image_width_px}: must be a multiple of 16")
+        if self.backbone.kind == "dinov2" and self.backbone.image_px % self.backbone.patch_px:
+            raise ConfigError(f"network.backbone.image_px = {self.backbone.image_px}: must be a multiple of "
+                              f"patch_px = {self.backbone.patch_px}")
+        needs_stem = {"backbone.kind": self.backbone.kind == "pyramid", "dpt.taps": self.dpt.taps == "stem"}
+        for name, needed in needs_stem.items():
+            if needed and self.patch_embed != "stem":
+                raise ConfigError(f"network.{name} needs the feature maps of patch_embed = 'stem', "
+                                  f"got patch_embed = '{self.patch_embed}'")
+        if self.body_head == "window" and not self.mask_head:
+            raise ConfigError("network.body_head = 'window' needs mask_head = true: the mask is its fourth channel")
+        if not 0.0 < self.detection_threshold < 1.0:
+            raise ConfigError(f"network.detection_threshold = {self.detection_threshold}: expected 0 < x < 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamState:
+    """What links the frames of a stream. Constant size; never changed in place.
+
+    Args:
+        tokens: (B, S, D) state tokens.
+        memory: (B, M, 2 D) pose memory; None when the network has none.
+        bank: People seen so far (streams, B = 1). Survives resets.
+        previous_reset: The next frame starts a new chunk: true before the first frame and after a reset.
+    """
+
+    tokens: Tensor
+    memory: Tensor | None
+    bank: TrackBank
+    previous_reset: bool = True
+
+    def detached(self) -> StreamState:
+        """The same state without gradients."""
+        return dataclasses.replace(self, tokens=self.tokens.detach(),
+                                   memory=None if self.memory is None else self.memory.detach())
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneTokens:
+    """Result of the scene encoder.
+
+    Args:
+        tokens: (B, h * w, E) after the final norm.
+        positions: (B, h * w, 2) integer (row, column).
+        grid: (h, w) = image size / 16.
+        pyramid: Stem maps at strides 4 and 8, (B, C, H/4, W/4) and (B, C, H/8, W/8); None without a stem.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    grid: tuple[int, int]
+    pyramid: tuple[Tensor, Tensor] | None
+
+    def as_map(self, tokens: Tensor) -> Tensor:
+        """(B, h * w, C) -> (B, C, h, w)."""
+        return tokens.transpose(1, 2).unflatten(2, self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """Heads found on the human-token grid, padded to the largest count of the batch.
+
+    Args:
+        logits: (B, n, 1) raw score of every token.
+        scores: (B, nh, nw) after non-maximum suppression.
+        cells: (B, P, 2) integer (row, column); zeros where not valid.
+        valid: (B, P) bool.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    cells: Tensor
+    valid: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderTaps:
+    """What the heads read from the recurrent decoder.
+
+    Args:
+        pose_query: (B, 1, D) pose token as fed.
+        half: (B, 1 + N + P, D) image stream after half of the layers: pose row, image rows, people rows.
+        three_quarter: The same after three quarters.
+        final: The same after the last layer and its norm.
+        new_tokens: (B, S, D) proposed state.
+        new_memory: (B, M, 2 D) proposed pose memory, None without one.
+        gate: (B, S, 1) TTT3R gate of the state update, None when not used.
+        people: P.
+    """
+
+    pose_query: Tensor
+    half: Tensor
+    three_quarter: Tensor
+    final: Tensor
+    new_tokens: Tensor
+    new_memory: Tensor | None
+    gate: Tensor | None
+    people: int
+
+    def image_rows(self, tap: Tensor) -> Tensor:
+        """The (B, N, D) image rows of a tap."""
+        return tap[:, 1:tap.shape[1] - self.people]
+
+    @property
+    def pose_out(self) -> Tensor:
+        """(B, 1, D)."""
+        return self.final[:, :1]
+
+    @property
+    def human_out(self) -> Tensor:
+        """(B, P, D): descriptor and body token of each person."""
+        return self.final[:, self.final.shape[1] - self.people:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """Per-pixel results at network image size; absent heads are None.
+
+    Args:
+        points: (B, H, W, 3) camera frame, metres.
+        confidence: (B, H, W), at least 1.
+        points_world: (B, H, W, 3).
+        confidence_world: (B, H, W).
+        rgb: (B, H, W, 3) in [-1, 1].
+    """
+
+    points: Tensor
+    confidence: Tensor
+    points_world: Tensor | None = None
+    confidence_world: Tensor | None = None
+    rgb: Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowFit:
+    """What the window head adds to a body, for training; (B, P) leading.
+
+    Args:
+        head_depth_m: z of the head as the token head sees it; with gradients.
+        refined_uv_px: (B, P, 2) head after the window.
+        refined_depth_m: (B, P) head depth after the window.
+        joints_uv_px: (B, P, 22, 2) joints in the network image (auxiliary).
+        width_px: (B, P) width of the window in the network image.
+    """
+
+    head_depth_m: Tensor
+    refined_uv_px: Tensor
+    refined_depth_m: Tensor
+    joints_uv_px: Tensor
+    width_px: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Bodies:
+    """One body per person; (B, P) leading.
+
+    Args:
+        rotmat: (B, P, 53, 3, 3): root (SMPL-X axes -> camera), 21 body, 15 left hand, 15 right hand, jaw.
+        shape: (B, P, 10) betas.
+        expression: (B, P, 10).
+        transl: (B, P, 3) head joint (SMPL-X joint 15) in the camera frame, metres.
+        window: Set by the window head only.
+    """
+
+    rotmat: Tensor
+    shape: Tensor
+    expression: Tensor
+    transl: Tensor
+    window: WindowFit | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOutput:
+    """Results of one frame, batch 1; P people, P may be 0. Parts that are off or not asked for are None.
+
+    Args:
+        pts3d_in_self_view: (1, H, W, 3) points in the camera frame, metres.
+        conf_self: (1, H, W) their confidence, at least 1.
+        camera_pose: (1, 7) t, quaternion wxyz; camera to world.
+        pts3d_in_other_view: (1, H, W, 3) points in the world frame.
+        conf: (1, H, W) their confidence.
+        rgb: (1, H, W, 3) in [-1, 1].
+        smpl_shape: (1, P, 10).
+        smpl_transl: (1, P, 3) head joint in the camera frame, metres.
+        smpl_rotmat: (1, P, 53, 3, 3).
+        smpl_expression: (1, P, 10).
+        smpl_id: (1, P) int64.
+        msk: (1, R, R, 1) person probability on the human image; (1, H, W, 1) with a pyramid backbone.
+        smpl_scores: (1, nh, nw, 1) head scores after suppression.
+        smpl_loc: (1, P, 2) head (u, v) in the human image; in the network image with a pyramid backbone.
+        detection_score: (1, P) score of each person.
+        window: What the window body head saw; None with the token head.
+        stages: Intermediate tensors, filled when asked for.
+    """
+
+    pts3d_in_self_view: Tensor
+    conf_self: Tensor
+    camera_pose: Tensor | None
+    pts3d_in_other_view: Tensor | None
+    conf: Tensor | None
+    rgb: Tensor | None
+    smpl_shape: Tensor
+    smpl_transl: Tensor
+    smpl_rotmat: Tensor
+    smpl_expression: Tensor
+    smpl_id: Tensor
+    msk: Tensor | None
+    smpl_scores: Tensor
+    smpl_loc: Tensor
+    detection_score: Tensor
+    window: WindowFit | None = None
+    stages: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+class PoseMemory(nn.Module):
+    """A small memory that is asked for the pose query and told the pose token of every frame."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim = config.dec_embed_dim
+        self.masked_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
+        self.mem = nn.Parameter(0.02 * torch.randn(1, config.local_mem_size, 2 * dim))
+        self.proj_q = nn.Linear(config.enc_embed_dim, dim)
+        self.write_blocks = nn.ModuleList(
+            DecoderBlock(2 * dim, config.dec_num_heads, config.mlp_ratio) for _ in range(2))
+        self.read_blocks = nn.ModuleList(
+            DecoderBlock(2 * dim, config.dec_num_heads, config.mlp_ratio) for _ in range(2))
+
+    def read(self, memory: Tensor, scene_mean: Tensor) -> Tensor:
+        """(B, M, 2 D), (B, 1, E) -> pose query (B, 1, D)."""
+        asked = self.masked_token.expand(len(scene_mean), -1, -1)
+        x = torch.cat([self.proj_q(scene_mean), asked], dim=-1)
+        for block in self.read_blocks:
+            x, _ = block(x, memory)
+        return x[..., asked.shape[-1]:]
+
+    def write(self, memory: Tensor, scene_mean: Tensor, pose_out: Tensor) -> Tensor:
+        """The memory after seeing this frame's pose token (B, 1, D)."""
+        told = torch.cat([self.proj_q(scene_mean), pose_out], dim=-1)
+        for block in self.write_blocks:
+            memory, _ = block(memory, told)
+        return memory
+
+
+class WindowHead(nn.Module):
+    """Convolutions over a person's window, joined by the person's decoder token."""
+
+    OUTPUTS = {"pose6d": BODY_JOINTS * 6, "betas": 10, "refine": 3, "joints": BODY_JOINTS * 2}
+
+    def __init__(self, size: tuple[int, int], token_dim: int, dims: tuple[int, ...] = (24, 48, 96, 160),
+                 hidden: int = 256) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [conv_bn_gelu(4, dims[0], 2)]
+        for a, b in zip(dims[:-1], dims[1:], strict=True):
+            stages += [conv_bn_gelu(a, b, 2), ConvResidual(b)]
+        self.features = nn.Sequential(*stages)
+        cells = (size[0] // 16) * (size[1] // 16)
+        self.squeeze = nn.Linear(cells * dims[-1], hidden)
+        self.join = nn.Linear(hidden + token_dim, hidden)
+        self.out = nn.Linear(hidden, sum(self.OUTPUTS.values()))
+
+    def forward(self, windows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS."""
+        x = F.gelu(self.squeeze(self.features(windows).flatten(1)))
+        x = F.gelu(self.join(torch.cat([x, tokens], dim=-1)))
+        return dict(zip(self.OUTPUTS, self.out(x).split(list(self.OUTPUTS.values()), dim=-1), strict=True))
+
+
+class Heads(nn.Module):
+    """Everything that turns tokens into outputs; a plain holder, the formulas are in `HumanSceneNetwork`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        e, d, b = config.enc_embed_dim, config.dec_embed_dim, config.backbone.embed_dim
+        ratio = config.head_hidden_ratio
+        identity = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+        upright = [1.0, 0.0, 0.0, -1.0, 0.0, 0.0]  # the camera's y points down, the body's up
+        self.register_buffer("init_body_pose", torch.tensor([upright + identity * (JOINTS - 1)]))
+        self.register_buffer("init_betas", torch.zeros(1, 10))
+        self.register_buffer("init_expression", torch.zeros(1, 10))
+        if config.unused_keys:
+            self.register_buffer("init_betas_kid", torch.zeros(1, 11))
+            self.register_buffer("init_cam", torch.zeros(1, 3))
+
+        def dpt(channels: int) -> DptHead:
+            stem = config.dpt.taps == "stem"
+            return DptHead(
+                (config.stem_dims[1], config.stem_dims[2], d, d) if stem else (e, d, d, d), config.dpt.layer_dims,
+                config.dpt.feature_dim, config.dpt.last_dim, channels, stem_taps=stem,
+                full_size=config.dpt.output_stride == 1, unused_keys=config.unused_keys)
+
+        self.dpt_self = dpt(2 if config.dense == "ray_depth" else 4)
+        if config.world_head:
+            self.final_transform = nn.ModuleList(
+                ModulatedBlock(d, config.dec_num_heads, config.mlp_ratio) for _ in range(2))
+            self.dpt_cross = dpt(4)
+        if config.rgb_head:
+            self.dpt_rgb = dpt(3)
+        if config.pose_head:
+            self.pose_head = nn.ModuleDict({"mlp": Mlp(d, int(ratio * d), 7)})
+        self.mlp_classif = nn.Sequential(nn.Linear(b, b), nn.ReLU(), nn.Linear(b, 1))
+        self.mlp_offset = nn.Sequential(nn.Linear(b, b), nn.ReLU(), nn.Linear(b, 2))
+        if config.mask_head:
+            self.mlp_msk = HeadMlp(b, b, config.backbone.patch_px**2)
+        self.mlp_fuse = HeadMlp(b + e, int(ratio * (b + e)), d)
+        self.deccam = HeadMlp(d, int(ratio * d), 3)
+        if config.body_head == "token":
+            self.decpose = HeadMlp(d + b, int(ratio * (d + b)), JOINTS * 6)
+            self.decshape = HeadMlp(d + b, int(ratio * (d + b)), 10)
+            self.decexpression = HeadMlp(d + b, int(ratio * (d + b)), 10)
+        else:
+            self.window = WindowHead(config.window_size, d)
+
+
+class HumanSceneNetwork(nn.Module):
+    """See the module docstring. Parameter names are those of the official checkpoints.
+
+    `config.use_ttt3r`, `rope_fp16`, thresholds and caps may be replaced after construction
+    (`network.config = dataclasses.replace(network.config, ...)`); the rest shapes the parameters.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        e, d, b = config.enc_embed_dim, config.dec_embed_dim, config.backbone
+        self.pose_token = nn.Parameter(0.02 * torch.randn(1, 1, d))
+        if config.patch_embed == "stem":
+            self.patch_embed: nn.Module = ConvStem(config.stem_dims, e)
+        else:
+            self.patch_embed = PatchEmbed(3, e, 16)
+        self.enc_blocks = nn.ModuleList(
+            Block(e, config.enc_num_heads, config.mlp_ratio) for _ in range(config.enc_depth))
+        self.enc_norm = layer_norm(e)
+        self.decoder_embed = nn.Linear(e, d)
+        self.dec_blocks = nn.ModuleList(
+            DecoderBlock(d, config.dec_num_heads, config.mlp_ratio) for _ in range(config.dec_depth))
+        self.dec_norm = layer_norm(d)
+        self.register_tokens = nn.Embedding(config.state_size, e)
+        self.decoder_embed_state = nn.Linear(e, d)
+        self.dec_blocks_state = nn.ModuleList(
+            DecoderBlock(d, config.state_dec_num_heads, config.mlp_ratio) for _ in range(config.dec_depth))
+        self.dec_norm_state = layer_norm(d)
+        if config.pose_memory:
+            self.pose_retriever = PoseMemory(config)
+        if b.kind == "dinov2":
+            self.backbone: nn.Module = DinoBackbone(
+                DinoEncoder(b.embed_dim, b.depth, b.num_heads, 4.0, b.patch_px, b.table_side))
+        else:
+            self.backbone = PyramidBackbone(config.stem_dims[2], e, b.embed_dim)
+        self.downstream_head = Heads(config)
+        if config.unused_keys:
+            self._add_unused_keys()
+        self._initialise()
+
+    def _add_unused_keys(self) -> None:
+        """Tensors of official checkpoints that belong to training or to ray-map inputs; streaming has neither."""
+        config = self.config
+        e, b = config.enc_embed_dim, config.backbone.embed_dim
+        for name, dim in (("masked_img_token", e), ("masked_ray_map_token", e), ("masked_smpl_token", e),
+                          ("mhmr_masked_smpl_token", b), ("mhmr_masked_img_token", b)):
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, dim)))
+        self.patch_embed_ray_map = PatchEmbed(6, e, 16)
+        self.enc_blocks_ray_map = nn.ModuleList(
+            Block(e, config.enc_num_heads, config.mlp_ratio) for _ in range(config.ray_enc_depth))
+        self.enc_norm_ray_map = layer_norm(e)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Start near "nobody here", bodies in the mean pose and everything about three metres away."""
+        heads = self.downstream_head
+        nn.init.normal_(self.register_tokens.weight, std=0.2)
+        heads.mlp_classif[2].bias.fill_(-3.0)
+        heads.mlp_offset[2].weight.mul_(0.1)
+        if self.config.dense == "ray_depth":
+            heads.dpt_self.head[4].bias.copy_(heads.dpt_self.head[4].bias.new_tensor([math.log(3.0), 0.0]))
+        if self.config.body_head == "window":
+            heads.deccam.last.weight.mul_(0.1)
+            heads.deccam.last.bias.copy_(heads.deccam.last.bias.new_tensor([0.0, 0.0, math.log(3.0)]))
+            nn.init.normal_(heads.window.out.weight, std=1e-3)
+            nn.init.zeros_(heads.window.out.bias)
+
+    # ---- state -------------------------------------------------------------------------------------------------
+
+    def initial_state(self, batch: int = 1) -> StreamState:
+        """The state before the first frame; it does not depend on any image."""
+        tokens = self.decoder_embed_state(self.register_tokens.weight)[None].expand(batch, -1, -1)
+        memory = self.pose_retriever.mem.expand(batch, -1, -1) if self.config.pose_memory else None
+        return StreamState(tokens, memory, TrackBank.empty(self.config.dec_embed_dim))
+
+    def next_state(self, state: StreamState, taps: DecoderTaps, *, update: bool = True,
+                   reset: bool = False) -> StreamState:
+        """The state after a frame. `update=False` keeps the old one; `reset=True` starts afresh afterwards."""
+        if reset:
+            fresh = self.initial_state(len(state.tokens))
+            return dataclasses.replace(fresh, bank=state.bank)
+        if not update:
+            return dataclasses.replace(state, previous_reset=False)
+        tokens = taps.new_tokens
+        if taps.gate is not None:
+            tokens = taps.gate * tokens + (1 - taps.gate) * state.tokens
+        return dataclasses.replace(state, tokens=tokens, memory=taps.new_memory, previous_reset=False)
+
+    # ---- tokens ------------------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor, stages: dict[str, Tensor] | None = None) -> SceneTokens:
+        """Scene encoder.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1]; H and W multiples of 16.
+            stages: Receives intermediate tensors.
+
+        Raises:
+            ShapeError: The size is no multiple of 16.
+        """
+        check_shape("images", images, (None, 3, None, None))
+        height, width = images.shape[-2:]
+        if height % 16 or width % 16 or not height or not width:
+            raise ShapeError(f"images are {width}x{height} px; width and height must be multiples of 16")
+        grid = (height // 16, width // 16)
+        pyramid = None
+        if self.config.patch_embed == "stem":
+            x, map4, map8 = self.patch_embed(images)
+            pyramid = (map4, map8)
+        else:
+            x = self.patch_embed(images)
+        _note(stages, "enc_patch_embed", x)
+        rows, columns = torch.meshgrid(*(torch.arange(n, device=x.device) for n in grid), indexing="ij")
+        positions = torch.stack([rows, columns], dim=-1).reshape(1, -1, 2).expand(len(x), -1, -1)
+        rope = rope_phases(positions[:1], self.config.enc_embed_dim // self.config.enc_num_heads)
+        for i, block in enumerate(self.enc_blocks):
+            x = block(x, rope, through_half=self.config.rope_fp16)
+            if i == 0:
+                _note(stages, "enc_block0", x)
+        return SceneTokens(self.enc_norm(x), positions, grid, pyramid)
+
+    def human_image(self, images: Tensor) -> Tensor:
+        """The network image, enlarged or shrunk to fit the square of the human branch, padded with black (-1)."""
+        side = self.config.backbone.image_px
+        height, width = images.shape[-2:]
+        scale = min(side / height, side / width)
+        inner = (int(height * scale), int(width * scale))
+        resized = F.interpolate(images, size=inner, mode="bilinear", align_corners=False)
+        top, left = (side - inner[0]) // 2, (side - inner[1]) // 2
+        return F.pad(resized, (left, side - inner[1] - left, top, side - inner[0] - top), value=-1.0)
+
+    def human_tokens(self, images: Tensor, scene: SceneTokens,
+                     stages: dict[str, Tensor] | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens of the human branch (B, nh * nw, Bw) and their grid (nh, nw)."""
+        if self.config.backbone.kind == "pyramid":
+            map8 = scene.pyramid[1]
+            return self.backbone(map8, scene.as_map(scene.tokens)), tuple(map8.shape[-2:])
+        square = self.human_image(images)
+        _note(stages, "img_mhmr", square)
+        mean, std = (square.new_tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        tokens = self.backbone.encoder((square * 0.5 + 0.5 - mean) / std)
+        side = self.config.backbone.image_px // self.config.backbone.patch_px
+        return tokens, (side, side)
+
+    # ---- detection ---------------------------------------------------------------------------------------------
+
+    def detect(self, human: Tensor, grid: tuple[int, int]) -> Detections:
+        """Heads: tokens whose score is a local maximum above the threshold, row by row."""
+        logits = self.downstream_head.mlp_classif(human)
+        score = _soft_sigmoid(logits).transpose(1, 2).unflatten(2, grid)
+        kernel = self.config.nms_kernel
+        peak = score == F.max_pool2d(score, kernel, stride=1, padding=kernel // 2)
+        score = torch.where(peak, score, 0.0).squeeze(1)
+        found = [torch.nonzero(s >= self.config.detection_threshold) for s in score]
+        most = max(len(f) for f in found)
+        cells = torch.stack([F.pad(f, (0, 0, 0, most - len(f))) for f in found])
+        counts = torch.tensor([len(f) for f in found], device=human.device)
+        return Detections(logits, score, cells, torch.arange(most, device=human.device) < counts[:, None])
+
+    def head_locations(self, cell_tokens: Tensor, cells: Tensor) -> Tensor:
+        """(B, P, Bw) tokens and their (row, column) cells -> head (u, v) (B, P, 2), human image pixels."""
+        offset = self.downstream_head.mlp_offset(cell_tokens)
+        return (cells.flip(-1).to(offset.dtype) + 0.5 + offset) * self.config.backbone.patch_px
+
+    def mask_logits(self, human: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Person logits (B, nh * patch, nw * patch) at human image size."""
+        raw = self.downstream_head.mlp_msk(human).transpose(1, 2).unflatten(2, grid)
+        return F.pixel_shuffle(raw, self.config.backbone.patch_px).squeeze(1)
+
+    def to_network_px(self, loc: Tensor, size: tuple[int, int]) -> Tensor:
+        """Human image pixels -> pixels of the (H, W) network image, clamped into it."""
+        height, width = size
+        if self.config.backbone.kind == "pyramid":
+            uv = loc
+        else:
+            longer = max(height, width)
+            padding = loc.new_tensor([(longer - width) // 2, (longer - height) // 2])
+            uv = loc * (longer / self.config.backbone.image_px) - padding
+        return uv.clamp(min=0).minimum(uv.new_tensor([width - 1, height - 1]))
+
+    def scene_patches(self, loc: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, P, 2) integer (row, column) of the scene patch under each head."""
+        return (self.to_network_px(loc, size) // 16).long().flip(-1)
+
+    def mask_in_network(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
+        """Mask on the human image (B, R, R) -> (B, H, W); nearest resize and centre crop."""
+        height, width = size
+        if self.config.backbone.kind == "pyramid":
+            return mask
+        longer = max(height, width)
+        rows = torch.arange(height, device=mask.device) + (longer - height) // 2
+        columns = torch.arange(width, device=mask.device) + (longer - width) // 2
+        return mask[:, rows * mask.shape[1] // longer][:, :, columns * mask.shape[2] // longer]
+
+    def prompts(self, human_cells: Tensor, scene_cells: Tensor) -> Tensor:
+        """(B, P, Bw) human and (B, P, E) scene tokens of each person -> (B, P, D)."""
+        return self.downstream_head.mlp_fuse(torch.cat([human_cells, scene_cells], dim=-1))
+
+    # ---- recurrent decoder -------------------------------------------------------------------------------------
+
+    def state_positions(self, device: torch.device) -> Tensor:
+        """(1, S, 2) integer (row, column) of the state tokens on a grid of even width."""
+        side = math.isqrt(self.config.state_size)
+        side += side % 2
+        index = torch.arange(self.config.state_size, device=device)
+        return torch.stack([index // side, index % side], dim=-1)[None]
+
+    def decode(self, scene: SceneTokens, prompts: Tensor, prompt_pos: Tensor, state: StreamState,
+               valid: Tensor | None = None, stages: dict[str, Tensor] | None = None) -> DecoderTaps:
+        """Let image, people and state look at each other.
+
+        Args:
+            scene: From `encode`.
+            prompts: (B, P, D) from `prompts`.
+            prompt_pos: (B, P, 2) from `scene_patches`.
+            state: Before this frame.
+            valid: (B, P) bool; False rows are padding that nobody attends to. None: all are people.
+            stages: Receives intermediate tensors.
+        """
+        config, batch = self.config, len(scene.tokens)
+        scene_mean = scene.tokens.mean(dim=1, keepdim=True)
+        if state.previous_reset or not config.pose_memory:
+            pose_query = self.pose_token.expand(batch, -1, -1)
+        else:
+            pose_query = self.pose_retriever.read(state.memory, scene_mean)
+        x = torch.cat([pose_query, self.decoder_embed(scene.tokens), prompts], dim=1)
+        z = state.tokens
+        outside = scene.positions.new_full((batch, 1, 2), -1)  # the pose token has a place of its own
+        x_pos = torch.cat([outside, scene.positions, prompt_pos], dim=1)
+        z_pos = self.state_positions(x.device)
+        x_width, z_width = (config.dec_embed_dim // h for h in (config.dec_num_heads, config.state_dec_num_heads))
+        x_rope, z_rope_in_x = rope_phases(x_pos, x_width), rope_phases(z_pos, x_width)
+        z_rope, x_rope_in_z = rope_phases(z_pos, z_width), rope_phases(x_pos, z_width)
+        mask = None
+        if valid is not None:
+            mask = F.pad(valid, (x.shape[1] - valid.shape[1], 0), value=True)[:, None, None]
+
+        gated = config.use_ttt3r and not state.previous_reset
+        logits, taps = [], {}
+        for layer, (block, block_state) in enumerate(zip(self.dec_blocks, self.dec_blocks_state, strict=True), 1):
+            new_x, _ = block(x, z, x_rope, z_rope_in_x, mask_x=mask)
+            z, logit = block_state(z, x, z_rope, x_rope_in_z, mask_y=mask, want_logits=gated)
+            x = new_x  # both streams have read the other's previous layer
+            logits.append(logit)
+            taps[layer] = x
+            if layer == 1:
+                _note(stages, "dec_img_1", x)
+                _note(stages, "dec_state_1", z)
+        final = self.dec_norm(x)
+        gate = torch.sigmoid(torch.stack(logits).mean(0))[..., None] if gated else None
+        memory = self.pose_retriever.write(state.memory, scene_mean, final[:, :1]) if config.pose_memory else None
+        _note(stages, "img_level_feat", scene_mean)
+        _note(stages, "img_pos", scene.positions)
+        _note(stages, "state_pos", z_pos)
+        return DecoderTaps(pose_query, taps[max(1, config.dec_depth * 2 // 4)],
+                           taps[max(1, config.dec_depth * 3 // 4)], final, self.dec_norm_state(z), memory, gate,
+                           prompts.shape[1])
+
+    # ---- heads -------------------------------------------------------------------------------------------------
+
+    def camera_K(self, size: tuple[int, int], given: Tensor | np.ndarray | None, batch: int,
+                 like: Tensor) -> Tensor:
+        """(B, 3, 3) intrinsics of the (H, W) network image: the given ones, or the canonical camera."""
+        if given is not None:
+            matrix = torch.as_tensor(given, dtype=like.dtype, device=like.device)
+            check_shape("camera_K", matrix, (3, 3) if matrix.ndim == 2 else (batch, 3, 3))
+            return matrix.expand(batch, 3, 3)
+        height, width = size
+        f = self.config.canonical_focal * width
+        matrix = like.new_tensor([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]])
+        return matrix.expand(batch, 3, 3)
+
+    def metric_scale(self, camera_K: Tensor, width: int) -> Tensor:
+        """(B,) metres per unit of canonical depth: a longer lens makes the same picture from farther away."""
+        return (camera_K[:, 0, 0] + camera_K[:, 1, 1]) / (2 * self.config.canonical_focal * width)
+
+    def camera(self, taps: DecoderTaps, stages: dict[str, Tensor] | None = None) -> Tensor | None:
+        """(B, 7) camera pose: t, quaternion wxyz with w >= 0; None without the head."""
+        if not self.config.pose_head:
+            return None
+        raw = self.downstream_head.pose_head["mlp"](taps.pose_out[:, 0])
+        _note(stages, "pose_raw", raw)
+        return decode_pose(raw)
+
+    def dense(self, scene: SceneTokens, taps: DecoderTaps, camera_K: Tensor | np.ndarray | None = None,
+              outputs: frozenset[str] = ALL_OUTPUTS, stages: dict[str, Tensor] | None = None) -> Dense:
+        """Per-pixel heads; `camera_K` (3, 3) or (B, 3, 3) of the network image matters for ray_depth only."""
+        heads, config = self.downstream_head, self.config
+        size = (16 * scene.grid[0], 16 * scene.grid[1])
+        last = taps.image_rows(taps.final)
+        if config.dpt.taps == "stem":
+            fine = scene.pyramid
+        else:
+            fine = (scene.as_map(scene.tokens), scene.as_map(taps.image_rows(taps.half)))
+        coarse = scene.as_map(taps.image_rows(taps.three_quarter))
+
+        def run(head: DptHead, tokens: Tensor, name: str) -> Tensor:
+            raw = head((*fine, coarse, scene.as_map(tokens)))
+            if config.dpt.output_stride != 1:
+                raw = F.interpolate(raw, size=size, mode="bilinear", align_corners=False)
+            _note(stages, name, raw)
+            return raw
+
+        raw = run(heads.dpt_self, last, "dpt_self_raw")
+        if config.dense == "ray_depth":
+            K = self.camera_K(size, camera_K, len(raw), raw)
+            depth = raw[:, 0].exp() * self.metric_scale(K, size[1])[:, None, None]
+            result = Dense(pixel_rays(K, size) * depth[..., None], 1 + raw[:, 1].exp())
+        else:
+            result = Dense(*decode_points(raw))
+        if config.world_head and "world" in outputs:
+            rope = rope_phases(scene.positions[:1], config.dec_embed_dim // config.dec_num_heads)
+            tokens = last
+            for block in heads.final_transform:
+                tokens = block(tokens, taps.pose_out, rope)
+            _note(stages, "world_tokens", tokens)
+            points, confidence = decode_points(run(heads.dpt_cross, tokens, "dpt_cross_raw"))
+            result = dataclasses.replace(result, points_world=points, confidence_world=confidence)
+        if config.rgb_head and "rgb" in outputs:
+            result = dataclasses.replace(result, rgb=decode_rgb(run(heads.dpt_rgb, last, "dpt_rgb_raw")))
+        return result
+
+    def head_depth(self, taps: DecoderTaps, camera_K: Tensor, width: int) -> Tensor:
+        """(B, P) z of each head from its token alone, metres (window networks)."""
+        raw = self.downstream_head.deccam(taps.human_out)[..., 2]
+        return raw.exp() * self.metric_scale(camera_K, width)[:, None]
+
+    def bodies(self, taps: DecoderTaps, human_cells: Tensor, *, images: Tensor | None = None,
+               mask: Tensor | None = None, loc: Tensor | None = None,
+               camera_K: Tensor | np.ndarray | None = None, depth_m: Tensor | None = None,
+               valid: Tensor | None = None, stages: dict[str, Tensor] | None = None) -> Bodies:
+        """Body of each person.
+
+        Args:
+            taps: From `decode`.
+            human_cells: (B, P, Bw) human tokens at the people's cells.
+            images: (B, 3, H, W), window head only, like all that follow.
+            mask: (B, H, W) person probability in the network image.
+            loc: (B, P, 2) head (u, v) in the network image.
+            camera_K: (3, 3) or (B, 3, 3) of the network image; None: the canonical camera.
+            depth_m: (B, P) head depth that places the window; None: the token head's own. Training passes truth.
+            valid: (B, P) bool; rows that are padding are not looked at.
+            stages: Receives intermediate tensors.
+        """
+        heads = self.downstream_head
+        if self.config.body_head == "window":
+            if images is None or mask is None or loc is None:
+                raise ShapeError("bodies of a window head need images, mask and loc; got None for one of them")
+            return self._window_bodies(taps, images, mask, loc, camera_K, depth_m, valid)
+        joined = torch.cat([taps.human_out, human_cells], dim=-1)
+        raw = {name: getattr(heads, name)(joined) for name in ("decpose", "decshape", "decexpression")}
+        raw["deccam"] = heads.deccam(taps.human_out)
+        for name, value in raw.items():
+            _note(stages, f"{name}_raw", value)
+        return Bodies(rotmat=rotations_from_6d((raw["decpose"] + heads.init_body_pose).unflatten(-1, (JOINTS, 6))),
+                      shape=raw["decshape"] + heads.init_betas,
+                      expression=raw["decexpression"] + heads.init_expression,
+                      transl=exp_map(raw["deccam"]))
+
+    def _window_bodies(self, taps: DecoderTaps, images: Tensor, mask: Tensor, loc: Tensor,
+                       camera_K: Tensor | np.ndarray | None, depth_m: Tensor | None,
+                       valid: Tensor | None) -> Bodies:
+        heads, config = self.downstream_head, self.config
+        batch, people = loc.shape[:2]
+        height, width = images.shape[-2:]
+        K = self.camera_K((height, width), camera_K, batch, images)
+        token_depth = self.head_depth(taps, K, width)
+        # Placement carries no gradients: depth and location have their own losses.
+        start_depth = (token_depth if depth_m is None else depth_m).detach()
+        loc = loc.detach()
+        focal = (K[:, 0, 0] + K[:, 1, 1])[:, None] / 2
+        window_height = (WINDOW_HEIGHT_M * focal / start_depth).clamp(24.0, 4.0 * height)
+        window_width = window_height * config.window_size[0] / config.window_size[1]
+
+        keep = torch.ones(batch, people, dtype=torch.bool, device=loc.device) if valid is None else valid
+        if self.training and people and not bool(keep.any()):
+            keep = torch.ones_like(keep)  # nobody: look at padding, so that every parameter has a gradient
+        rows, slots = keep.nonzero(as_tuple=True)
+        channels = torch.cat([images + 1.0, mask.detach()[:, None]], dim=1)  # outside is zero: black, nobody
+        windows = cut_windows(channels[rows], loc[rows, slots], window_width[rows, slots],
+                              window_height[rows, slots], config.window_size)
+        windows = windows - windows.new_tensor([1.0, 1.0, 1.0, 0.0]).view(1, 4, 1, 1)
+        raw = {name: loc.new_zeros(batch, people, n).index_put((rows, slots), value)
+               for (name, value), n in zip(heads.window(windows, taps.human_out[rows, slots]).items(),
+                                           heads.window.OUTPUTS.values(), strict=True)}
+
+        uv = loc + raw["refine"][..., :2] * window_width[..., None]
+        depth = start_depth * raw["refine"][..., 2].exp()
+        ray = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1) @ torch.linalg.inv(K).transpose(1, 2)
+        pose6d = heads.init_body_pose.view(JOINTS, 6).expand(batch, people, -1, -1)
+        pose6d = torch.cat([pose6d[:, :, :BODY_JOINTS] + raw["pose6d"].unflatten(-1, (BODY_JOINTS, 6)),
+                            pose6d[:, :, BODY_JOINTS:]], dim=2)
+        rotmat = rotations_from_6d(pose6d)
+        # A body looks the same in its window wherever it stands, so the root is predicted along its own ray.
+        rotmat = torch.cat([(turn_to_ray(ray) @ rotmat[:, :, 0])[:, :, None], rotmat[:, :, 1:]], dim=2)
+        return Bodies(
+            rotmat=rotmat, shape=raw["betas"] + heads.init_betas,
+            expression=heads.init_expression.expand(batch, people, -1), transl=ray * depth[..., None],
+            window=WindowFit(token_depth, uv, depth,
+                             loc[:, :, None] + raw["joints"].unflatten(-1, (BODY_JOINTS, 2))
+                             * window_width[..., None, None], window_width))
+
+    # ---- one frame of a stream ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, image: Tensor, state: StreamState | None, *, update: bool = True, reset: bool = False,
+             camera_K: Tensor | np.ndarray | None = None, outputs: frozenset[str] = ALL_OUTPUTS,
+             collect_stages: bool = False) -> tuple[NetworkOutput, StreamState]:
+        """Process one frame.
+
+        Args:
+            image: (1, 3, H, W) in [-1, 1], multiples of 16.
+            state: From the previous step; None before the first frame.
+            update: False: give outputs but leave the memory as it was.
+            reset: True: forget everything but identities *after* this frame.
+            camera_K: (3, 3) intrinsics of this network image; used by ray_depth and window networks only.
+            outputs: Optional parts wanted, of "world", "rgb", "mask".
+            collect_stages: Keep intermediate tensors in the output.
+
+        Raises:
+            ShapeError: The image or K has a wrong shape.
+        """
+        check_shape("image", image, (1, 3, None, None))
+        state = self.initial_state() if state is None else state
+        stages: dict[str, Tensor] | None = {} if collect_stages else None
+        size = (image.shape[2], image.shape[3])
+
+        scene = self.encode(image, stages)
+        human, grid = self.human_tokens(image, scene, stages)
+        found = self.detect(human, grid)
+        human_cells = take_cells(human, found.cells, grid)
+        loc = self.head_locations(human_cells, found.cells)
+        patches = self.scene_patches(loc, size)
+        prompts = self.prompts(human_cells, take_cells(scene.tokens, patches, scene.grid))
+        taps = self.decode(scene, prompts, patches, state, stages=stages)
+        pose = self.camera(taps, stages)
+        dense = self.dense(scene, taps, camera_K, outputs, stages)
+        mask = None
+        if self.config.mask_head and ("mask" in outputs or self.config.body_head == "window"):
+            mask = _soft_sigmoid(self.mask_logits(human, grid))
+        network_mask = None if mask is None else self.mask_in_network(mask, size)
+        bodies = self.bodies(taps, human_cells, images=image, mask=network_mask,
+                             loc=self.to_network_px(loc, size), camera_K=camera_K, stages=stages)
+        ids, bank = assign_ids(state.bank, taps.human_out[0].float().cpu().numpy(), self.config.track_bank_cap)
+        after = dataclasses.replace(self.next_state(state, taps, update=update, reset=reset), bank=bank)
+
+        if stages is not None:
+            stages |= {"enc_tokens": scene.tokens, "dino_tokens": human, "det_logits": found.logits,
+                       "det_offset": self.downstream_head.mlp_offset(human_cells)[0], "human_prompt": prompts,
+                       "human_pos": patches, "state_in": state.tokens, "pose_query": taps.pose_query,
+                       "new_state": taps.new_tokens, "dec_tap_half": taps.half,
+                       "dec_tap_threequarter": taps.three_quarter, "dec_final": taps.final,
+                       "state_after": after.tokens}
+            if self.config.pose_memory:
+                stages |= {"mem_in": state.memory, "new_mem": taps.new_memory, "mem_after": after.memory}
+        return NetworkOutput(
+            pts3d_in_self_view=dense.points, conf_self=dense.confidence, camera_pose=pose,
+            pts3d_in_other_view=dense.points_world, conf=dense.confidence_world, rgb=dense.rgb,
+            smpl_shape=bodies.shape, smpl_transl=bodies.transl, smpl_rotmat=bodies.rotmat,
+            smpl_expression=bodies.expression, smpl_id=torch.from_numpy(ids)[None],
+            msk=None if mask is None else mask[..., None], smpl_scores=found.scores[..., None], smpl_loc=loc,
+            detection_score=take_cells(found.scores.flatten(1)[..., None], found.cells, grid)[..., 0],
+            window=bodies.window, stages=stages or {}), after
+
+
+# ---- formulas ------------------------------------------------------------------------------------------------------
+
+
+def _note(stages: dict[str, Tensor] | None, name: str, value: Tensor) -> None:
+    if stages is not None:
+        stages[name] = value
+
+
+def _soft_sigmoid(logits: Tensor) -> Tensor:
+    """Sigmoid kept 1e-6 away from 0 and 1."""
+    return torch.sigmoid(logits) * (1 - 2e-6) + 1e-6
+
+
+def take_cells(tokens: Tensor, cells: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Rows of (B, nh * nw, C) at integer (row, column) cells (B, P, 2) -> (B, P, C)."""
+    index = cells[..., 0] * grid[1] + cells[..., 1]
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def exp_map(raw: Tensor) -> Tensor:
+    """(..., 3) -> the same direction with length e^|raw| - 1."""
+    length = raw.norm(dim=-1, keepdim=True)
+    return raw / length.clamp_min(1e-8) * torch.expm1(length)
+
+
+def decode_points(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 4, H, W) raw -> points (B, H, W, 3) and confidence (B, H, W) >= 1."""
+    return exp_map(raw[:, :3].permute(0, 2, 3, 1)), 1 + raw[:, 3].exp()
+
+
+def decode_rgb(raw: Tensor) -> Tensor:
+    """(B, 3, H, W) raw -> (B, H, W, 3) in [-1, 1]."""
+    return 2 * (_soft_sigmoid(raw) - 0.5).permute(0, 2, 3, 1)
+
+
+def decode_pose(raw: Tensor) -> Tensor:
+    """(..., 7) raw -> t and unit quaternion wxyz with w >= 0."""
+    quat_wxyz = F.normalize(raw[..., 3:], dim=-1, eps=1e-8)
+    return torch.cat([exp_map(raw[..., :3]), torch.where(quat_wxyz[..., :1] < 0, -quat_wxyz, quat_wxyz)], dim=-1)
+
+
+def rotations_from_6d(pose6d: Tensor) -> Tensor:
+    """(..., 6) read as (3, 2): first column a, second b -> (..., 3, 3) by Gram-Schmidt (arXiv 1812.07035)."""
+    a, b = pose6d.unflatten(-1, (3, 2)).unbind(-1)
+    x = a / a.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    y = b - (x * b).sum(-1, keepdim=True) * x
+    y = y / y.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
+
+
+def pixel_rays(camera_K: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H, W, 3) with z = 1 through the pixel centres (integers)."""
+    height, width = size
+    u = (torch.arange(width, device=camera_K.device) - camera_K[:, 0, 2, None]) / camera_K[:, 0, 0, None]
+    v = (torch.arange(height, device=camera_K.device) - camera_K[:, 1, 2, None]) / camera_K[:, 1, 1, None]
+    u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
+    return torch.stack([u, v, torch.ones_like(u)], dim=-1)
+
+
+def turn_to_ray(ray: Tensor) -> Tensor:
+    """(..., 3) with z > 0 -> (..., 3, 3): the smallest rotation that takes the optical axis to the ray."""
+    x, y, z = F.normalize(ray, dim=-1).unbind(-1)
+    k = 1 / (1 + z)
+    return torch.stack([1 - k * x * x, -k * x * y, x,
+                        -k * x * y, 1 - k * y * y, y,
+                        -x, -y, z], dim=-1).unflatten(-1, (3, 3))
+
+
+def cut_windows(channels: Tensor, uv: Tensor, width_px: Tensor, height_px: Tensor,
+                size: tuple[int, int]) -> Tensor:
+    """Resample one window per row; the head lies at (1/2, WINDOW_HEAD_FRACTION) of it, outside is zero.
+
+    Args:
+        channels: (R, C, H, W).
+        uv: (R, 2) head, pixel centres at integers.
+        width_px: (R,) extent of the window in the image.
+        height_px: (R,).
+        size: (width, height) of the result.
+    """
+    height, width = channels.shape[-2:]
+    across = (torch.arange(size[0], device=uv.device, dtype=uv.dtype) + 0.5) / size[0] - 0.5
+    down = (torch.arange(size[1], device=uv.device, dtype=uv.dtype) + 0.5) / size[1] - WINDOW_HEAD_FRACTION
+    u = (uv[:, :1] + across * width_px[:, None] + 0.5) / width * 2 - 1
+    v = (uv[:, 1:] + down * height_px[:, None] + 0.5) / height * 2 - 1
+    u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
+    return F.grid_sample(channels, torch.stack([u, v], dim=-1), mode="bilinear", padding_mode="zeros",
+                         align_corners=False)
