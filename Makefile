@@ -34,7 +34,7 @@ test: env
 
 lint: env
 	@./env.sh ruff check .
-	@./env.sh mypy
+	@./env.sh env -u PYTHONPATH mypy
 
 bench: env
 	@./env.sh human-scene bench pipeline --json
