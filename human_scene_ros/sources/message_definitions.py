@@ -47,8 +47,8 @@ def definition_text(msgtype: str) -> str:
         path = folder / f"{name}.msg"
         if path.is_file():
             return path.read_text(encoding="utf-8")
-    raise MessageError(f"no definition of {msgtype}: looked for {name}.msg in {[str(f) for f in folders] or 'no folder'}; "
-                       f"source the workspace that has {package}")
+    raise MessageError(f"no definition of {msgtype}: looked for {name}.msg in "
+                       f"{[str(f) for f in folders] or 'no folder'}; source the workspace that has {package}")
 
 
 def split_type(msgtype: str) -> tuple[str, str]:

@@ -1,0 +1,289 @@
+"""Camera frames from wherever they are: recordings, videos, image folders, cameras.
+
+    with open_source("walk.mp4") as source:
+        for frame in source:
+            estimate = stream.step(frame)
+            truth = source.truth_at(frame.stamp_ns)
+
+Every frame is `CameraFrame`: RGB, lens distortion removed, in order of its stamps. Videos and folders
+have no clock: frame i is stamped START_NS + i / fps.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from human_scene_ros.errors import ImageError, SourceError
+from human_scene_ros.scene import CameraFrame
+from human_scene_ros.sources.bag_reader import BagReader, header_stamp_ns, is_recording
+from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_DEPTH
+from human_scene_ros.sources.calibration import Calibration, is_rectified_topic
+from human_scene_ros.sources.image_codec import decode_compressed, decode_compressed_depth, decode_message
+from human_scene_ros.sources.message_fields import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    IMAGE,
+    FrameTruth,
+    stamp_ns_of,
+    truth_from_message,
+)
+
+START_NS = 1_000_000_000
+"""Stamp of the first frame of a video: one second, because 0 means "unset" in ROS."""
+
+DEFAULT_FPS = 30.0
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+_log = logging.getLogger(__name__)
+
+
+class FrameSource(abc.ABC):
+    """Frames of one camera; iterate it (again for another pass), close it after use.
+
+    Attributes:
+        name: What is read, for reports.
+        frame_count: Number of frames as far as the source tells; None for a live camera.
+        has_truth: True if `truth_at` knows something.
+    """
+
+    name: str = ""
+    frame_count: int | None = None
+    has_truth: bool = False
+
+    @abc.abstractmethod
+    def __iter__(self) -> Iterator[CameraFrame]:
+        """All frames from the first one."""
+
+    def truth_at(self, stamp_ns: int) -> FrameTruth | None:
+        """Truth of the frame with exactly this stamp; None where there is none."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 (sources without a handle have nothing to close)
+        """Release files and devices."""
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_source(source: str | Path | int, image_topic: str | None = None, info_topic: str | None = None, *,
+                fps: float | None = None) -> FrameSource:
+    """Open a recording, video, image folder or camera.
+
+    Args:
+        source: Path of a rosbag2 folder, .mcap, .db3, video file or image folder, or a camera index
+            (an integer, also as text when no such file exists).
+        image_topic: Image topic of a recording; None or "" = the only one there is.
+        info_topic: CameraInfo topic; None or "" = `camera_info` beside the image topic.
+        fps: Frames per second of an image folder or of a video with a wrong header.
+
+    Raises:
+        SourceError: Missing, empty or unreadable; or the topics are not there (names those that are).
+    """
+    path = Path(str(source))
+    if isinstance(source, int) or (str(source).isdigit() and not path.exists()):
+        return CameraSource(int(source))
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; expected a rosbag2 folder, .mcap, .db3, video, image folder or "
+                          "camera index")
+    if is_recording(path):
+        return BagSource(path, image_topic, info_topic)
+    if path.is_dir():
+        return FolderSource(path, fps or DEFAULT_FPS)
+    return VideoSource(path, fps)
+
+
+class BagSource(FrameSource):
+    """Frames of one image topic of a recording, with the truth under /gt/ if it is one of ours."""
+
+    def __init__(self, path: Path, image_topic: str | None = None, info_topic: str | None = None) -> None:
+        self._bag = BagReader(path)
+        try:
+            self.image_topic = choose_image_topic(self._bag, image_topic)
+            self.info_topic = choose_info_topic(self._bag, self.image_topic, info_topic)
+            self.frame_count = self._bag.topics[self.image_topic].count
+            self.name = f"{path} {self.image_topic}"
+            self._truth = self._index(TRUTH_BODIES)
+            self._depth = self._index(TRUTH_DEPTH)
+        except BaseException:
+            self._bag.close()
+            raise
+        self.has_truth = bool(self._truth)
+
+    def __iter__(self) -> Iterator[CameraFrame]:
+        topics = [self.image_topic] + ([self.info_topic] if self.info_topic else [])
+        info = None
+        if self.info_topic:
+            # The first calibration may be recorded after the first image.
+            _, _, first = next(iter(self._bag.messages([self.info_topic])))
+            info = self._bag.deserialize(self.info_topic, first)
+        rectified = is_rectified_topic(self.image_topic)
+        for topic, recorded_ns, data in self._bag.messages(topics):
+            message = self._bag.deserialize(topic, data)
+            if topic == self.info_topic:
+                info = message
+                continue
+            image = decode_message(message)
+            calibration = None if info is None else Calibration.from_message(
+                info, image.shape[1], image.shape[0], rectified=rectified)
+            if calibration is not None:
+                image = calibration.undistorted(image)
+            yield CameraFrame(stamp_ns_of(message.header.stamp) or recorded_ns, image, message.header.frame_id,
+                              None if calibration is None else calibration.camera)
+
+    def truth_at(self, stamp_ns: int) -> FrameTruth | None:
+        data = self._truth.get(stamp_ns)
+        if data is None:
+            return None
+        depth = self._depth.get(stamp_ns)
+        depth_m = None
+        if depth is not None:
+            message = self._bag.deserialize(TRUTH_DEPTH, depth)
+            depth_m = decode_compressed_depth(message.format, message.data)
+        return truth_from_message(self._bag.deserialize(TRUTH_BODIES, data), depth_m)
+
+    def close(self) -> None:
+        self._bag.close()
+
+    def _index(self, topic: str) -> dict[int, bytes]:
+        if topic not in self._bag.topics:
+            return {}
+        return {header_stamp_ns(data): data for _, _, data in self._bag.messages([topic])}
+
+
+class VideoSource(FrameSource):
+    """Frames of a video file."""
+
+    def __init__(self, path: Path, fps: float | None = None) -> None:
+        self.name, self._path = str(path), path
+        if path.stat().st_size == 0:
+            raise SourceError(f"{path} is empty (0 bytes)")
+        capture = self._capture()
+        declared = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps or (declared if np.isfinite(declared) and 0.1 <= declared <= 1000.0 else DEFAULT_FPS)
+        self.frame_count = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None
+        readable = capture.grab()
+        capture.release()
+        if not readable:
+            raise SourceError(f"{path} opens as a video but has no frame that can be decoded")
+
+    def __iter__(self) -> Iterator[CameraFrame]:
+        capture, index = self._capture(), 0
+        try:
+            while True:
+                done, image = capture.read()
+                if not done:
+                    break
+                yield CameraFrame(START_NS + round(index * 1e9 / self.fps), cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                index += 1
+        finally:
+            capture.release()
+        if self.frame_count is not None and index < self.frame_count:
+            _log.warning("%s: %d frames decoded, its header says %d", self.name, index, self.frame_count)
+
+    def _capture(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
+            raise SourceError(f"{self._path} is neither a recording nor a video that can be decoded")
+        return capture
+
+
+class FolderSource(FrameSource):
+    """Frames of a folder of images in the natural order of their names (2 before 10)."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.name, self.fps = str(path), fps
+        files = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+        if not files:
+            raise SourceError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}) and no recording")
+        self._files = sorted(files, key=lambda p: [
+            (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", p.name)])
+        self.frame_count = len(files)
+
+    def __iter__(self) -> Iterator[CameraFrame]:
+        for index, file in enumerate(self._files):
+            try:
+                image = decode_compressed(file.suffix, file.read_bytes())
+            except ImageError as error:
+                raise SourceError(f"{file}: {error}") from error
+            yield CameraFrame(START_NS + round(index * 1e9 / self.fps), image)
+
+
+class CameraSource(FrameSource):
+    """Frames of a camera of this machine, stamped with the system time of their arrival."""
+
+    def __init__(self, index: int) -> None:
+        self.name = f"camera {index}"
+        self._capture = cv2.VideoCapture(index)
+        if not self._capture.isOpened():
+            raise SourceError(f"camera {index} cannot be opened; is it connected, and may this user read "
+                              f"/dev/video{index}?")
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def __iter__(self) -> Iterator[CameraFrame]:
+        while True:
+            done, image = self._capture.read()
+            if not done:
+                raise SourceError(f"{self.name} stopped delivering images")
+            yield CameraFrame(time.time_ns(), cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def image_topics(bag: BagReader) -> list[str]:
+    """Colour image topics of a recording: raw or compressed, neither truth nor depth by their names."""
+    return [t.name for t in bag.topics.values() if t.msgtype in (IMAGE, COMPRESSED_IMAGE) and t.count
+            and not t.name.startswith("/gt/") and "depth" not in t.name.lower()]
+
+
+def choose_image_topic(bag: BagReader, asked: str | None) -> str:
+    """The topic asked for, or the only camera's; raw before compressed.
+
+    Raises:
+        SourceError: Not there, no image, or several cameras to choose from.
+    """
+    found = image_topics(bag)
+    if asked:
+        for name in (asked, f"{asked}/compressed"):
+            if name in bag.topics and bag.topics[name].msgtype in (IMAGE, COMPRESSED_IMAGE) and bag.topics[name].count:
+                return name
+        got = f"is {bag.topics[asked].msgtype}" if asked in bag.topics else "is not in it"
+        raise SourceError(f"{bag.path}: image topic {asked} {got}; image topics: {', '.join(found) or 'none'}")
+    cameras: dict[str, list[str]] = {}
+    for name in found:
+        cameras.setdefault(name.removesuffix("/compressed"), []).append(name)
+    if not cameras:
+        raise SourceError(f"{bag.path} has no image topic; topics: "
+                          f"{', '.join(f'{t.name} ({t.msgtype})' for t in bag.topics.values())}")
+    if len(cameras) > 1:
+        raise SourceError(f"{bag.path} has several image topics; choose one: {', '.join(sorted(found))}")
+    return min(next(iter(cameras.values())), key=len)
+
+
+def choose_info_topic(bag: BagReader, image_topic: str, asked: str | None) -> str | None:
+    """The CameraInfo topic asked for, or the sibling of the image topic; None without one.
+
+    Raises:
+        SourceError: The topic asked for is not there or no CameraInfo.
+    """
+    infos = [t.name for t in bag.topics.values() if t.msgtype == CAMERA_INFO and t.count]
+    if asked:
+        if asked not in infos:
+            raise SourceError(f"{bag.path}: camera_info topic {asked} is not in it; camera_info topics: "
+                              f"{', '.join(sorted(infos)) or 'none'}")
+        return asked
+    sibling = image_topic.removesuffix("/compressed").rsplit("/", 1)[0] + "/camera_info"
+    return sibling if sibling in infos else None
