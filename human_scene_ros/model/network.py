@@ -122,7 +122,8 @@ class NetworkConfig:
         rgb_head: Reconstruct the image.
         mask_head: Predict the person mask.
         dense: "pointmap": three coordinates; "ray_depth": canonical depth times the ray of camera_K.
-        canonical_focal: Focal length over image width at which canonical depth is metric depth (ray_depth).
+        canonical_focal: Focal length over image_width_px at which canonical depth is metric depth (ray_depth);
+            in pixels it is one number for landscape and portrait, because a person's size in pixels tells depth.
         body_head: "token": body from the person's token; "window": from an image window placed by it.
         window_size: Width and height of that window, pixels; multiples of 16.
         detection_threshold: Least head score of a detection.
@@ -758,13 +759,13 @@ class HumanSceneNetwork(nn.Module):
             check_shape("camera_K", matrix, (3, 3) if matrix.ndim == 2 else (batch, 3, 3))
             return matrix.expand(batch, 3, 3)
         height, width = size
-        f = self.config.canonical_focal * width
+        f = self.config.canonical_focal * self.config.image_width_px
         matrix = like.new_tensor([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]])
         return matrix.expand(batch, 3, 3)
 
-    def metric_scale(self, camera_K: Tensor, width: int) -> Tensor:
+    def metric_scale(self, camera_K: Tensor) -> Tensor:
         """(B,) metres per unit of canonical depth: a longer lens makes the same picture from farther away."""
-        return (camera_K[:, 0, 0] + camera_K[:, 1, 1]) / (2 * self.config.canonical_focal * width)
+        return (camera_K[:, 0, 0] + camera_K[:, 1, 1]) / (2 * self.config.canonical_focal * self.config.image_width_px)
 
     def camera(self, taps: DecoderTaps, stages: dict[str, Tensor] | None = None) -> Tensor | None:
         """(B, 7) camera pose: t, quaternion wxyz with w >= 0; None without the head."""
@@ -796,7 +797,7 @@ class HumanSceneNetwork(nn.Module):
         raw = run(heads.dpt_self, last, "dpt_self_raw")
         if config.dense == "ray_depth":
             K = self.camera_K(size, camera_K, len(raw), raw)
-            depth = raw[:, 0].exp() * self.metric_scale(K, size[1])[:, None, None]
+            depth = raw[:, 0].exp() * self.metric_scale(K)[:, None, None]
             result = Dense(pixel_rays(K, size) * depth[..., None], 1 + raw[:, 1].exp())
         else:
             result = Dense(*decode_points(raw))
@@ -812,10 +813,10 @@ class HumanSceneNetwork(nn.Module):
             result = dataclasses.replace(result, rgb=decode_rgb(run(heads.dpt_rgb, last, "dpt_rgb_raw")))
         return result
 
-    def head_depth(self, taps: DecoderTaps, camera_K: Tensor, width: int) -> Tensor:
+    def head_depth(self, taps: DecoderTaps, camera_K: Tensor) -> Tensor:
         """(B, P) z of each head from its token alone, metres (window networks)."""
         raw = self.downstream_head.deccam(taps.human_out)[..., 2]
-        return raw.exp() * self.metric_scale(camera_K, width)[:, None]
+        return raw.exp() * self.metric_scale(camera_K)[:, None]
 
     def bodies(self, taps: DecoderTaps, human_cells: Tensor, *, images: Tensor | None = None,
                mask: Tensor | None = None, loc: Tensor | None = None,
@@ -856,7 +857,7 @@ class HumanSceneNetwork(nn.Module):
         batch, people = loc.shape[:2]
         height, width = images.shape[-2:]
         K = self.camera_K((height, width), camera_K, batch, images)
-        token_depth = self.head_depth(taps, K, width)
+        token_depth = self.head_depth(taps, K)
         # Placement carries no gradients: depth and location have their own losses.
         start_depth = (token_depth if depth_m is None else depth_m).detach()
         loc = loc.detach()
