@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from helpers import REPOSITORY
 
 PACKAGE = REPOSITORY / "human_scene_ros"
