@@ -1,0 +1,534 @@
+"""Keyframe odometry: the camera's motion from tracked corners and the depth of a keyframe.
+
+Corners of a keyframe (on pixels that are no person) are followed into each frame by pyramidal
+Lucas-Kanade, forward and backward; their depth in the keyframe, from the network or from a depth sensor,
+makes them 3-D, and the pose of the frame follows from perspective-n-point. Depth of a small network is
+wrong by tens of percent per point, so the depths are estimated along with the pose, each with its prior
+and eliminated point by point (two-view bundle adjustment; Triggs et al. 2000, section 6): without it,
+noise in depth turns half of a translation into rotation.
+
+Everything is relative to "origin", the optical frame of the first image. The state is passed in and
+returned, never changed; its size is bounded. No ROS, no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from human_scene_ros.errors import ConfigError
+from human_scene_ros.geometry.arrays import check_shape
+from human_scene_ros.geometry.camera import PinholeCamera
+from human_scene_ros.geometry.transform import apply, invert, make_transform
+from human_scene_ros.scene import TrackingStatus
+
+Array = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class OdometryConfig:
+    """How the camera is tracked. Pixel values refer to the grey image of width `image_width_px`.
+
+    Args:
+        image_width_px: Width of the grey image in which corners are tracked; wider inputs are shrunk.
+        max_corners: Corners per keyframe.
+        min_corners: Fewer corners on a new keyframe, or fewer inliers, give no pose (LOW_TEXTURE, LOST).
+        corner_quality: Smallest corner strength relative to the strongest.
+        corner_distance_px: Smallest distance between two corners.
+        window_px: Side of the Lucas-Kanade window.
+        max_forward_backward_px: A track whose way back misses its start by more is dropped.
+        tracking_noise_px: Standard deviation of a good track.
+        depth_noise: Relative standard deviation of a network's depth per point.
+        sensor_depth_noise: The same of depth whose scale is trusted.
+        min_inlier_fraction: A new keyframe is made when fewer of the keyframe's corners are inliers.
+        still_px: Median displacement below which the camera has not moved; its pose then stays as it is.
+        max_hold_s: Constant velocity is assumed no longer than this when tracking fails.
+        max_keyframes: Old keyframes kept, to return to instead of starting a new one.
+        carry_scale: 1: depth of a new keyframe is scaled to agree with the old keyframe's points; 0: it is
+            taken as it comes; between: geometric mixture.
+    """
+
+    image_width_px: int = 320
+    max_corners: int = 180
+    min_corners: int = 12
+    corner_quality: float = 0.01
+    corner_distance_px: float = 8.0
+    window_px: int = 13
+    max_forward_backward_px: float = 0.7
+    tracking_noise_px: float = 0.5
+    depth_noise: float = 0.25
+    sensor_depth_noise: float = 0.03
+    min_inlier_fraction: float = 0.4
+    still_px: float = 0.2
+    max_hold_s: float = 0.5
+    max_keyframes: int = 6
+    carry_scale: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("image_width_px", 32, 4096), ("max_corners", 8, 5000), ("min_corners", 6, 1000),
+                                ("corner_quality", 1e-6, 1.0), ("corner_distance_px", 1.0, 100.0),
+                                ("window_px", 5, 61), ("max_forward_backward_px", 0.01, 100.0),
+                                ("tracking_noise_px", 0.01, 100.0), ("depth_noise", 0.0, 10.0),
+                                ("sensor_depth_noise", 0.0, 10.0),
+                                ("min_inlier_fraction", 0.0, 1.0), ("still_px", 0.0, 10.0),
+                                ("max_hold_s", 0.0, 60.0), ("max_keyframes", 1, 100), ("carry_scale", 0.0, 1.0)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"odometry.{name} = {value}: must be in [{low}, {high}]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyframe:
+    """A grey image with corners whose place in space is known.
+
+    Args:
+        gray: (h, w) uint8.
+        uv_px: (N, 2) float32 corners.
+        points_keyframe: (N, 3) metres, the keyframe's optical frame, scaled by `scale`.
+        depth_noise: Relative standard deviation of their depth.
+        T_origin_keyframe: (4, 4).
+        scale: Factor that was applied to the depth of this keyframe.
+        number: Counts keyframes since the start.
+    """
+
+    gray: NDArray[np.uint8]
+    uv_px: NDArray[np.float32]
+    points_keyframe: Array
+    depth_noise: float
+    T_origin_keyframe: Array
+    scale: float
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class OdometryState:
+    """What the next step needs. `None` in place of a state starts a new trajectory.
+
+    Args:
+        stamp_ns: Stamp of the last frame.
+        camera: Intrinsics of the last grey image.
+        T_origin_camera: (4, 4) last pose.
+        rotation_rate: (3,) rad/s, camera frame.
+        velocity: (3,) m/s, camera frame.
+        keyframes: The current one first.
+        still_uv_px: (N, 2) where the current keyframe's corners were when the pose last changed; NaN = unknown.
+        keyframes_made: Keyframes since the start.
+        measured_ns: Stamp of the last frame whose pose was measured.
+    """
+
+    stamp_ns: int
+    camera: PinholeCamera
+    T_origin_camera: Array
+    rotation_rate: Array
+    velocity: Array
+    keyframes: tuple[Keyframe, ...]
+    still_uv_px: NDArray[np.float32]
+    keyframes_made: int
+    measured_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class OdometryResult:
+    """One frame's pose.
+
+    Args:
+        T_origin_camera: (4, 4) pose in the optical frame of the first image.
+        status: OK, LOW_TEXTURE (nothing to track; pose held) or LOST (tracking failed; pose extrapolated).
+        inliers: Corners that agree with the pose.
+        tracked: Corners that were followed into this frame.
+        new_keyframe: This frame became a keyframe.
+        moved: False when the image stood still and the pose was kept.
+        scale: Factor on the depth of the current keyframe, see `OdometryConfig.carry_scale`.
+        depth_ratio: Median of (distance by the keyframe / depth given now) over the inliers; NaN if unknown.
+    """
+
+    T_origin_camera: Array
+    status: TrackingStatus
+    inliers: int
+    tracked: int
+    new_keyframe: bool
+    moved: bool
+    scale: float
+    depth_ratio: float
+
+
+class KeyframeOdometry:
+    """`step(image, camera, depth, ...) -> (result, state)`; holds nothing but its configuration."""
+
+    def __init__(self, config: OdometryConfig | None = None) -> None:
+        self.config = config or OdometryConfig()
+
+    def step(self, image: NDArray[np.uint8], camera: PinholeCamera, stamp_ns: int, depth_m: NDArray[np.floating],
+             depth_camera: PinholeCamera, people: NDArray[np.bool_] | None = None,
+             state: OdometryState | None = None, *,
+             trust_depth_scale: bool = False) -> tuple[OdometryResult, OdometryState]:
+        """Pose of one frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB or (H, W) grey.
+            camera: Intrinsics of `image`.
+            stamp_ns: Its stamp.
+            depth_m: (h, w) metres along z of the same moment; 0 or NaN where unknown.
+            depth_camera: Intrinsics of `depth_m`: same optical centre, any size and crop.
+            people: (h, w) True on people, who move; None without.
+            state: What the previous step returned; None starts at the identity.
+            trust_depth_scale: The depth is metric (a sensor): never rescale it to older keyframes.
+
+        Raises:
+            ShapeError: An array does not fit its camera.
+        """
+        check_shape("image", image[..., 0] if image.ndim == 3 else image, (camera.height, camera.width))
+        check_shape("depth_m", depth_m, (depth_camera.height, depth_camera.width))
+        if people is not None:
+            check_shape("people", people, (depth_camera.height, depth_camera.width))
+        view = _View(*self._gray(image, camera), stamp_ns, _DepthLookup(np.asarray(depth_m), depth_camera, people),
+                     trust_depth_scale)
+        if state is None:
+            return self._start(view)
+        predicted = self._predict(state, stamp_ns)
+        if not state.keyframes or _differs(view.camera, state.camera):
+            # Corners of another image size or lens cannot be followed; the pose is carried over.
+            return self._rekey(view, state, predicted, TrackingStatus.LOST)
+        return self._track(view, state, predicted)
+
+    def _gray(self, image: NDArray[np.uint8], camera: PinholeCamera) -> tuple[NDArray[np.uint8], PinholeCamera]:
+        width = min(self.config.image_width_px, camera.width)
+        height = max(1, round(camera.height * width / camera.width))
+        if (width, height) != (camera.width, camera.height):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return np.ascontiguousarray(image), camera.resized(width, height)
+
+    def _start(self, view: _View) -> tuple[OdometryResult, OdometryState]:
+        keyframe = self._make_keyframe(view, np.eye(4), 1.0, 0)
+        corners = len(keyframe.uv_px)
+        enough = corners >= self.config.min_corners
+        state = OdometryState(view.stamp_ns, view.camera, np.eye(4), np.zeros(3), np.zeros(3),
+                              (keyframe,) if enough else (), keyframe.uv_px, int(enough), view.stamp_ns)
+        status = TrackingStatus.OK if enough else TrackingStatus.LOW_TEXTURE
+        return OdometryResult(np.eye(4), status, corners, corners, enough, False, 1.0, float("nan")), state
+
+    def _predict(self, state: OdometryState, stamp_ns: int) -> Array:
+        """T_origin_camera at `stamp_ns` by constant velocity, no further than `max_hold_s` from a measurement."""
+        last = min(state.stamp_ns, stamp_ns)
+        limit_ns = state.measured_ns + int(self.config.max_hold_s * 1e9)
+        dt_s = max(0.0, (min(stamp_ns, limit_ns) - last) * 1e-9)
+        T_last_now = make_transform(Rotation.from_rotvec(state.rotation_rate * dt_s).as_matrix(), state.velocity * dt_s)
+        return state.T_origin_camera @ T_last_now
+
+    def _make_keyframe(self, view: _View, T_origin_keyframe: Array, scale: float, number: int) -> Keyframe:
+        c = self.config
+        corners = cv2.goodFeaturesToTrack(view.gray, c.max_corners, c.corner_quality, c.corner_distance_px,
+                                          mask=view.depth.usable_mask(view.camera))
+        uv = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2).astype(np.float32)
+        z = view.depth.at(uv, view.camera) * scale
+        known = np.isfinite(z)
+        uv, z = uv[known], z[known]
+        points = view.camera.unproject(uv.astype(np.float64), z)
+        noise = c.sensor_depth_noise if view.trusted else c.depth_noise
+        return Keyframe(view.gray, uv, points, noise, T_origin_keyframe, scale, number)
+
+    def _follow(self, keyframe: Keyframe, gray: NDArray[np.uint8],
+                guess_px: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(N, 2) places of the keyframe's corners in `gray` and which of them can be believed."""
+        c = self.config
+        options = {"winSize": (c.window_px, c.window_px), "maxLevel": 3, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+                   "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)}
+        start = keyframe.uv_px.reshape(-1, 1, 2)
+        there, found, _ = cv2.calcOpticalFlowPyrLK(keyframe.gray, gray, start, guess_px.reshape(-1, 1, 2).copy(),
+                                                   **options)
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, keyframe.gray, there, start.copy(), **options)
+        height, width = gray.shape
+        uv = there.reshape(-1, 2)
+        good = (found.ravel() > 0) & (found_back.ravel() > 0)
+        good &= np.linalg.norm(back - start, axis=-1).ravel() < c.max_forward_backward_px
+        good &= (uv[:, 0] >= 0) & (uv[:, 1] >= 0) & (uv[:, 0] <= width - 1) & (uv[:, 1] <= height - 1)
+        return uv, good
+
+    def _guess(self, keyframe: Keyframe, camera: PinholeCamera, T_origin_camera: Array) -> NDArray[np.float32]:
+        """Where the keyframe's corners should be seen from a pose; their own place where that is nowhere."""
+        T_camera_keyframe = invert(T_origin_camera) @ keyframe.T_origin_keyframe
+        uv = camera.project(apply(T_camera_keyframe, keyframe.points_keyframe))
+        inside = np.isfinite(uv).all(-1) & (np.abs(uv) < 4 * camera.width).all(-1)
+        return np.where(inside[:, None], uv, keyframe.uv_px).astype(np.float32)
+
+    def _locate(self, keyframe: Keyframe, view: _View, T_origin_predicted: Array) -> _Fix:
+        """One frame against one keyframe."""
+        uv, good = self._follow(keyframe, view.gray, self._guess(keyframe, view.camera, T_origin_predicted))
+        good &= ~view.depth.people_at(uv, view.camera)
+        inliers = np.zeros_like(good)
+        if int(good.sum()) < self.config.min_corners:
+            return _Fix(keyframe, T_origin_predicted, inliers, good, uv)
+        T_camera_keyframe, agree = solve_pose(
+            keyframe.points_keyframe[good], uv[good].astype(np.float64), view.camera,
+            invert(T_origin_predicted) @ keyframe.T_origin_keyframe,
+            self.config.tracking_noise_px, keyframe.depth_noise)
+        inliers[np.flatnonzero(good)[agree]] = True
+        return _Fix(keyframe, keyframe.T_origin_keyframe @ invert(T_camera_keyframe), inliers, good, uv)
+
+    def _track(self, view: _View, state: OdometryState, predicted: Array) -> tuple[OdometryResult, OdometryState]:
+        c = self.config
+        fix = self._locate(state.keyframes[0], view, predicted)
+        shift = np.linalg.norm(fix.uv_px - state.still_uv_px, axis=1)
+        shift = shift[fix.tracked & np.isfinite(shift)]
+        if len(shift) >= c.min_corners and np.median(shift) < c.still_px:
+            state = dataclasses.replace(state, stamp_ns=view.stamp_ns, rotation_rate=np.zeros(3),
+                                        velocity=np.zeros(3), measured_ns=view.stamp_ns)
+            return OdometryResult(state.T_origin_camera, TrackingStatus.OK, len(shift), int(fix.tracked.sum()),
+                                  False, False, fix.keyframe.scale, float("nan")), state
+        if fix.count < max(c.min_corners, c.min_inlier_fraction * len(fix.keyframe.uv_px)):
+            fix = self._return_to_old_keyframe(view, state, fix, predicted)
+        if fix.count < c.min_corners:
+            return self._rekey(view, state, predicted, TrackingStatus.LOST, fix)
+        state = self._moved_to(state, fix.T_origin_camera, view.stamp_ns)
+        if fix.count < c.min_inlier_fraction * len(fix.keyframe.uv_px):
+            return self._rekey(view, state, fix.T_origin_camera, TrackingStatus.OK, fix)
+        order = (fix.keyframe, *(k for k in state.keyframes if k is not fix.keyframe))
+        state = dataclasses.replace(state, keyframes=order,
+                                    still_uv_px=np.where(fix.tracked[:, None], fix.uv_px, np.nan))
+        return OdometryResult(fix.T_origin_camera, TrackingStatus.OK, fix.count, int(fix.tracked.sum()), False, True,
+                              fix.keyframe.scale, self._depth_ratio(fix, view)), state
+
+    def _return_to_old_keyframe(self, view: _View, state: OdometryState, fix: _Fix, predicted: Array) -> _Fix:
+        """The fix against an older keyframe that is well in view again, else the given one."""
+        c = self.config
+        near = fix.T_origin_camera if fix.count >= c.min_corners else predicted
+        for keyframe in state.keyframes[1:]:
+            if self._overlaps(keyframe, view.camera, near):
+                other = self._locate(keyframe, view, near)
+                # Some margin, or the two keyframes would take turns.
+                if other.count >= max(c.min_corners, 1.25 * c.min_inlier_fraction * len(keyframe.uv_px)):
+                    return other
+        return fix
+
+    def _overlaps(self, keyframe: Keyframe, camera: PinholeCamera, T_origin_camera: Array) -> bool:
+        """Whether half of an old keyframe's corners should be in view."""
+        T_camera_keyframe = invert(T_origin_camera) @ keyframe.T_origin_keyframe
+        uv = camera.project(apply(T_camera_keyframe, keyframe.points_keyframe))
+        with np.errstate(invalid="ignore"):
+            inside = (uv >= 0).all(-1) & (uv[:, 0] < camera.width) & (uv[:, 1] < camera.height)
+        return int(inside.sum()) >= max(self.config.min_corners, len(uv) // 2)
+
+    def _depth_ratio(self, fix: _Fix, view: _View) -> float:
+        """Median of the distance that the keyframe's points have now over the depth given now."""
+        T_camera_keyframe = invert(fix.T_origin_camera) @ fix.keyframe.T_origin_keyframe
+        z_keyframe = apply(T_camera_keyframe, fix.keyframe.points_keyframe[fix.inliers])[:, 2]
+        z_now = view.depth.at(fix.uv_px[fix.inliers], view.camera)
+        known = np.isfinite(z_now) & (z_keyframe > 1e-3)
+        if int(known.sum()) < self.config.min_corners:
+            return float("nan")
+        return float(np.median(z_keyframe[known] / z_now[known]))
+
+    def _moved_to(self, state: OdometryState, T_origin_camera: Array, stamp_ns: int) -> OdometryState:
+        """The state with a measured pose and the velocity that it implies."""
+        dt_s = (stamp_ns - state.stamp_ns) * 1e-9
+        rate, velocity = np.zeros(3), np.zeros(3)
+        if 1e-4 < dt_s <= 2.0 * self.config.max_hold_s and state.measured_ns == state.stamp_ns:
+            T_last_now = invert(state.T_origin_camera) @ T_origin_camera
+            rate = Rotation.from_matrix(T_last_now[:3, :3]).as_rotvec() / dt_s
+            velocity = T_last_now[:3, 3] / dt_s
+        return dataclasses.replace(state, stamp_ns=stamp_ns, measured_ns=stamp_ns, T_origin_camera=T_origin_camera,
+                                   rotation_rate=rate, velocity=velocity)
+
+    def _rekey(self, view: _View, state: OdometryState, T_origin_camera: Array, status: TrackingStatus,
+               fix: _Fix | None = None) -> tuple[OdometryResult, OdometryState]:
+        """Make this frame the keyframe at the given pose; without corners the old keyframes stay."""
+        c = self.config
+        scale = state.keyframes[0].scale if state.keyframes else 1.0
+        ratio = float("nan")
+        if fix is not None and fix.count >= c.min_corners:
+            ratio = self._depth_ratio(fix, view)
+            if np.isfinite(ratio):
+                scale = float(np.clip(ratio ** c.carry_scale, 0.2, 5.0))
+        if view.trusted:
+            scale = 1.0
+        keyframe = self._make_keyframe(view, T_origin_camera, scale, state.keyframes_made)
+        keyframes = () if _differs(view.camera, state.camera) else state.keyframes
+        made, still = state.keyframes_made, state.still_uv_px
+        usable = len(keyframe.uv_px) >= c.min_corners
+        if usable:
+            keyframes = (keyframe, *keyframes)[:c.max_keyframes]
+            made, still = made + 1, keyframe.uv_px
+        elif status == TrackingStatus.LOST:
+            status = TrackingStatus.LOW_TEXTURE
+        if not keyframes:
+            still = np.zeros((0, 2), np.float32)
+        state = dataclasses.replace(state, stamp_ns=view.stamp_ns, camera=view.camera, T_origin_camera=T_origin_camera,
+                                    keyframes=keyframes, still_uv_px=still, keyframes_made=made)
+        inliers, tracked = (fix.count, int(fix.tracked.sum())) if fix is not None else (0, 0)
+        return OdometryResult(T_origin_camera, status, inliers, tracked, usable, True, scale, ratio), state
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """The frame being placed: grey image, its intrinsics, its depth and whether that comes from a sensor."""
+
+    gray: NDArray[np.uint8]
+    camera: PinholeCamera
+    stamp_ns: int
+    depth: _DepthLookup
+    trusted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fix:
+    """A frame placed against a keyframe: pose, which corners agree, which were followed, and to where."""
+
+    keyframe: Keyframe
+    T_origin_camera: Array
+    inliers: NDArray[np.bool_]
+    tracked: NDArray[np.bool_]
+    uv_px: NDArray[np.float32]
+
+    @property
+    def count(self) -> int:
+        return int(self.inliers.sum())
+
+
+def solve_pose(points: Array, uv_px: Array, camera: PinholeCamera, T_guess: Array, noise_px: float,
+               depth_noise: float, iterations: int = 8) -> tuple[Array, NDArray[np.bool_]]:
+    """Perspective-n-point with uncertain depth: T_camera_keyframe and which points agree with it.
+
+    Gauss-Newton from `T_guess` over the pose and, eliminated, the depth of every point with its prior.
+    When few points agree, RANSAC (P3P) gives another start and the better of the two is kept.
+
+    Args:
+        points: (N, 3) metres in the keyframe, z > 0.
+        uv_px: (N, 2) where they are seen now.
+        camera: Intrinsics of the image of `uv_px`.
+        T_guess: (4, 4) T_camera_keyframe to start from.
+        noise_px: Standard deviation of `uv_px`.
+        depth_noise: Relative standard deviation of the depth of `points`.
+        iterations: Of Gauss-Newton.
+    """
+    T_best, best = _refine(points, uv_px, camera, T_guess, noise_px, depth_noise, iterations)
+    if best.sum() < 0.7 * len(points) and len(points) >= 6:
+        # OpenCV's RANSAC seeds itself the same way each time: the result is reproducible.
+        # The threshold admits the effect of wrong depth at moderate parallax; refinement is stricter.
+        found, rotation, translation, _ = cv2.solvePnPRansac(
+            points, uv_px, camera.K, None, iterationsCount=150, reprojectionError=6.0 * noise_px + 1.0,
+            confidence=0.999, flags=cv2.SOLVEPNP_AP3P)
+        if found and np.isfinite(rotation).all() and np.isfinite(translation).all():
+            T_start = make_transform(cv2.Rodrigues(rotation)[0], translation.ravel())
+            T_other, other = _refine(points, uv_px, camera, T_start, noise_px, depth_noise, iterations)
+            if other.sum() > best.sum():
+                T_best, best = T_other, other
+    return T_best, best
+
+
+def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_px: float, depth_noise: float,
+            iterations: int) -> tuple[Array, NDArray[np.bool_]]:
+    n = len(points)
+    T = np.array(T, dtype=np.float64)
+    jac, weighted_jac = np.zeros((6, 2, n)), np.empty((6, 2, n))
+    log_depth = np.zeros(n)  # correction of each point's depth, prior N(0, depth_noise^2)
+    converged = False
+    for i in range(iterations + 1):
+        turned = (T[:3, :3] @ points.T) * np.exp(log_depth)
+        px, py, pz = turned + T[:3, 3:]
+        front = pz > 0.05
+        zi = 1.0 / np.where(front, pz, 1.0)
+        x, y = px * zi, py * zi
+        ru, rv = camera.fx * x + camera.cx - uv_px[:, 0], camera.fy * y + camera.cy - uv_px[:, 1]
+        # Rows of the projection's derivative by the point: fx/z (1, 0, -x) and fy/z (0, 1, -y).
+        du, dv = camera.fx * zi, camera.fy * zi
+        # A relative depth error moves the point along its ray in the keyframe, seen here as (su, sv).
+        su = depth_noise * du * (turned[0] - x * turned[2])
+        sv = depth_noise * dv * (turned[1] - y * turned[2])
+        # Eliminating the depths leaves residuals taken back to the prior depth (to first order), with
+        # covariance noise^2 I + s s^T. Estimating them is what keeps the motion unbiased: regression on
+        # noisy depth would explain translation by rotation.
+        if depth_noise > 0.0:
+            ru -= su * log_depth / depth_noise
+            rv -= sv * log_depth / depth_noise
+        noise2 = noise_px * noise_px
+        common = 1.0 / (noise2 * (noise2 + su * su + sv * sv))
+        iuu, ivv, iuv = (noise2 + sv * sv) * common, (noise2 + su * su) * common, -su * sv * common
+        distance2 = np.where(front, iuu * ru * ru + 2.0 * iuv * ru * rv + ivv * rv * rv, np.inf)
+        if i == iterations or converged:
+            break
+        # Geman-McClure weights, as wide as the residuals are, so that a poor guess can pull itself in.
+        width2 = max(9.0, 2.0 * float(np.median(distance2[front]))) if front.any() else 9.0
+        weight = np.where(front, (width2 / (width2 + np.where(front, distance2, 0.0))) ** 2, 0.0)
+        # Left perturbation (rotation, translation) of T: d point = rotation x point + translation.
+        jac[0, 0], jac[0, 1] = -du * x * py, -dv * (pz + y * py)
+        jac[1, 0], jac[1, 1] = du * (pz + x * px), dv * y * px
+        jac[2, 0], jac[2, 1] = -du * py, dv * px
+        jac[3, 0], jac[4, 1] = du, dv
+        jac[5, 0], jac[5, 1] = -du * x, -dv * y
+        weighted_jac[:, 0] = (jac[:, 0] * iuu + jac[:, 1] * iuv) * weight
+        weighted_jac[:, 1] = (jac[:, 0] * iuv + jac[:, 1] * ivv) * weight
+        flat = weighted_jac.reshape(6, 2 * n)
+        normal = flat @ jac.reshape(6, 2 * n).T
+        gradient = flat @ np.concatenate([ru, rv])
+        normal[np.diag_indices(6)] += 1e-9 * (1.0 + np.trace(normal))
+        step = -np.linalg.solve(normal, gradient)
+        size = float(np.abs(step).max())
+        if not np.isfinite(size):
+            break
+        # Beyond half a radian or metre the linearisation means nothing.
+        step /= max(1.0, size / 0.5)
+        T = make_transform(Rotation.from_rotvec(step[:3]).as_matrix(), step[3:]) @ T
+        ru, rv = ru + step @ jac[:, 0], rv + step @ jac[:, 1]
+        log_depth = -depth_noise * (su * (iuu * ru + iuv * rv) + sv * (iuv * ru + ivv * rv))
+        np.clip(log_depth, -1.0, 1.0, out=log_depth)
+        converged = size < 1e-5 and width2 == 9.0
+    return T, distance2 < 9.21  # 99 % of a chi-square with two degrees of freedom
+
+
+class _DepthLookup:
+    """Depth and people of one frame, asked at places of an image with another size and crop."""
+
+    def __init__(self, depth_m: NDArray[np.floating], camera: PinholeCamera, people: NDArray[np.bool_] | None) -> None:
+        self._camera = camera
+        with np.errstate(invalid="ignore"):
+            self._depth = np.where((depth_m > 0.05) & (depth_m < 1e3), depth_m, np.nan).astype(np.float32)
+        self._people = people
+
+    def _pixels(self, uv_px: NDArray[np.float32],
+                camera: PinholeCamera) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+        c = self._camera
+        u = np.rint((uv_px[:, 0] - camera.cx) * (c.fx / camera.fx) + c.cx)
+        v = np.rint((uv_px[:, 1] - camera.cy) * (c.fy / camera.fy) + c.cy)
+        inside = (u >= 0) & (v >= 0) & (u < c.width) & (v < c.height)
+        return (np.where(inside, v, 0).astype(np.intp), np.where(inside, u, 0).astype(np.intp), inside)
+
+    def at(self, uv_px: NDArray[np.float32], camera: PinholeCamera) -> Array:
+        """(N,) metres at (N, 2) pixels of `camera`; NaN outside, where unknown, and at jumps of depth."""
+        rows, columns, inside = self._pixels(uv_px, camera)
+        height, width = self._depth.shape
+        around = np.stack([self._depth[np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)]
+                           for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+        centre = around[4].astype(np.float64)
+        near = np.where(np.isfinite(around), around, centre)
+        # At an edge of depth the corner may belong to either side.
+        smooth = near.max(axis=0) < 1.35 * near.min(axis=0)
+        return np.where(inside & smooth & np.isfinite(centre), centre, np.nan)
+
+    def people_at(self, uv_px: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.bool_]:
+        """(N,) whether (N, 2) pixels of `camera` lie on a person."""
+        if self._people is None:
+            return np.zeros(len(uv_px), bool)
+        rows, columns, inside = self._pixels(uv_px, camera)
+        return self._people[rows, columns] & inside
+
+    def usable_mask(self, camera: PinholeCamera) -> NDArray[np.uint8]:
+        """(h, w) 255 where corners of an image of `camera` have depth and no person."""
+        c = self._camera
+        usable = np.isfinite(self._depth)
+        if self._people is not None:
+            usable &= ~self._people
+        sx, sy = camera.fx / c.fx, camera.fy / c.fy
+        to_image = np.array([[sx, 0.0, camera.cx - c.cx * sx], [0.0, sy, camera.cy - c.cy * sy]])
+        return cv2.warpAffine(usable.astype(np.uint8) * 255, to_image, (camera.width, camera.height),
+                              flags=cv2.INTER_NEAREST)
+
+
+def _differs(a: PinholeCamera, b: PinholeCamera) -> bool:
+    """Whether two cameras are different in size, or in focal length by more than one percent."""
+    return (a.width, a.height) != (b.width, b.height) or abs(a.fx / b.fx - 1.0) > 0.01
