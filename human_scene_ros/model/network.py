@@ -26,6 +26,18 @@ from torch import Tensor, nn
 
 from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.geometry.arrays import check_shape
+from human_scene_ros.model.formulas import (
+    cut_windows,
+    decode_points,
+    decode_pose,
+    decode_rgb,
+    exp_map,
+    pixel_rays,
+    rotations_from_6d,
+    soft_sigmoid,
+    take_cells,
+    turn_to_ray,
+)
 from human_scene_ros.model.layers import (
     Block,
     ConvResidual,
@@ -44,12 +56,21 @@ from human_scene_ros.model.layers import (
     rope_phases,
 )
 from human_scene_ros.model.tracking import TrackBank, assign_ids
+from human_scene_ros.model.types import (
+    Bodies,
+    DecoderTaps,
+    Dense,
+    Detections,
+    NetworkOutput,
+    SceneTokens,
+    StreamState,
+    WindowFit,
+)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 JOINTS = 53  # root, 21 body, 15 left hand, 15 right hand, jaw
 BODY_JOINTS = 22
 WINDOW_HEIGHT_M = 2.1
-WINDOW_HEAD_FRACTION = 0.18  # of the window's height, from its top
 ALL_OUTPUTS = frozenset({"world", "rgb", "mask"})
 PRODUCT_OUTPUTS = frozenset({"mask"})
 
@@ -192,203 +213,9 @@ class NetworkConfig:
             raise ConfigError(f"network.detection_threshold = {self.detection_threshold}: expected 0 < x < 1")
 
 
-@dataclasses.dataclass(frozen=True)
-class StreamState:
-    """What links the frames of a stream. Constant size; never changed in place.
-
-    Args:
-        tokens: (B, S, D) state tokens.
-        memory: (B, M, 2 D) pose memory; None when the network has none.
-        bank: People seen so far (streams, B = 1). Survives resets.
-        previous_reset: The next frame starts a new chunk: true before the first frame and after a reset.
-    """
-
-    tokens: Tensor
-    memory: Tensor | None
-    bank: TrackBank
-    previous_reset: bool = True
-
-    def detached(self) -> StreamState:
-        """The same state without gradients."""
-        return dataclasses.replace(self, tokens=self.tokens.detach(),
-                                   memory=None if self.memory is None else self.memory.detach())
-
-
-@dataclasses.dataclass(frozen=True)
-class SceneTokens:
-    """Result of the scene encoder.
-
-    Args:
-        tokens: (B, h * w, E) after the final norm.
-        positions: (B, h * w, 2) integer (row, column).
-        grid: (h, w) = image size / 16.
-        pyramid: Stem maps at strides 4 and 8, (B, C, H/4, W/4) and (B, C, H/8, W/8); None without a stem.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    grid: tuple[int, int]
-    pyramid: tuple[Tensor, Tensor] | None
-
-    def as_map(self, tokens: Tensor) -> Tensor:
-        """(B, h * w, C) -> (B, C, h, w)."""
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
-
-
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """Heads found on the human-token grid, padded to the largest count of the batch.
-
-    Args:
-        logits: (B, n, 1) raw score of every token.
-        scores: (B, nh, nw) after non-maximum suppression.
-        cells: (B, P, 2) integer (row, column); zeros where not valid.
-        valid: (B, P) bool.
-    """
-
-    logits: Tensor
-    scores: Tensor
-    cells: Tensor
-    valid: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderTaps:
-    """What the heads read from the recurrent decoder.
-
-    Args:
-        pose_query: (B, 1, D) pose token as fed.
-        half: (B, 1 + N + P, D) image stream after half of the layers: pose row, image rows, people rows.
-        three_quarter: The same after three quarters.
-        final: The same after the last layer and its norm.
-        new_tokens: (B, S, D) proposed state.
-        new_memory: (B, M, 2 D) proposed pose memory, None without one.
-        gate: (B, S, 1) TTT3R gate of the state update, None when not used.
-        people: P.
-    """
-
-    pose_query: Tensor
-    half: Tensor
-    three_quarter: Tensor
-    final: Tensor
-    new_tokens: Tensor
-    new_memory: Tensor | None
-    gate: Tensor | None
-    people: int
-
-    def image_rows(self, tap: Tensor) -> Tensor:
-        """The (B, N, D) image rows of a tap."""
-        return tap[:, 1:tap.shape[1] - self.people]
-
-    @property
-    def pose_out(self) -> Tensor:
-        """(B, 1, D)."""
-        return self.final[:, :1]
-
-    @property
-    def human_out(self) -> Tensor:
-        """(B, P, D): descriptor and body token of each person."""
-        return self.final[:, self.final.shape[1] - self.people:]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """Per-pixel results at network image size; absent heads are None.
-
-    Args:
-        points: (B, H, W, 3) camera frame, metres.
-        confidence: (B, H, W), at least 1.
-        points_world: (B, H, W, 3).
-        confidence_world: (B, H, W).
-        rgb: (B, H, W, 3) in [-1, 1].
-    """
-
-    points: Tensor
-    confidence: Tensor
-    points_world: Tensor | None = None
-    confidence_world: Tensor | None = None
-    rgb: Tensor | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowFit:
-    """What the window head adds to a body, for training; (B, P) leading.
-
-    Args:
-        head_depth_m: z of the head as the token head sees it; with gradients.
-        refined_uv_px: (B, P, 2) head after the window.
-        refined_depth_m: (B, P) head depth after the window.
-        joints_uv_px: (B, P, 22, 2) joints in the network image (auxiliary).
-        width_px: (B, P) width of the window in the network image.
-    """
-
-    head_depth_m: Tensor
-    refined_uv_px: Tensor
-    refined_depth_m: Tensor
-    joints_uv_px: Tensor
-    width_px: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Bodies:
-    """One body per person; (B, P) leading.
-
-    Args:
-        rotmat: (B, P, 53, 3, 3): root (SMPL-X axes -> camera), 21 body, 15 left hand, 15 right hand, jaw.
-        shape: (B, P, 10) betas.
-        expression: (B, P, 10).
-        transl: (B, P, 3) head joint (SMPL-X joint 15) in the camera frame, metres.
-        window: Set by the window head only.
-    """
-
-    rotmat: Tensor
-    shape: Tensor
-    expression: Tensor
-    transl: Tensor
-    window: WindowFit | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkOutput:
-    """Results of one frame, batch 1; P people, P may be 0. Parts that are off or not asked for are None.
-
-    Args:
-        pts3d_in_self_view: (1, H, W, 3) points in the camera frame, metres.
-        conf_self: (1, H, W) their confidence, at least 1.
-        camera_pose: (1, 7) t, quaternion wxyz; camera to world.
-        pts3d_in_other_view: (1, H, W, 3) points in the world frame.
-        conf: (1, H, W) their confidence.
-        rgb: (1, H, W, 3) in [-1, 1].
-        smpl_shape: (1, P, 10).
-        smpl_transl: (1, P, 3) head joint in the camera frame, metres.
-        smpl_rotmat: (1, P, 53, 3, 3).
-        smpl_expression: (1, P, 10).
-        smpl_id: (1, P) int64.
-        msk: (1, R, R, 1) person probability on the human image; (1, H, W, 1) with a pyramid backbone.
-        smpl_scores: (1, nh, nw, 1) head scores after suppression.
-        smpl_loc: (1, P, 2) head (u, v) in the human image; in the network image with a pyramid backbone.
-        detection_score: (1, P) score of each person.
-        window: What the window body head saw; None with the token head.
-        stages: Intermediate tensors, filled when asked for.
-    """
-
-    pts3d_in_self_view: Tensor
-    conf_self: Tensor
-    camera_pose: Tensor | None
-    pts3d_in_other_view: Tensor | None
-    conf: Tensor | None
-    rgb: Tensor | None
-    smpl_shape: Tensor
-    smpl_transl: Tensor
-    smpl_rotmat: Tensor
-    smpl_expression: Tensor
-    smpl_id: Tensor
-    msk: Tensor | None
-    smpl_scores: Tensor
-    smpl_loc: Tensor
-    detection_score: Tensor
-    window: WindowFit | None = None
-    stages: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+def _note(stages: dict[str, Tensor] | None, name: str, value: Tensor) -> None:
+    if stages is not None:
+        stages[name] = value
 
 
 class PoseMemory(nn.Module):
@@ -558,7 +385,7 @@ class HumanSceneNetwork(nn.Module):
             nn.init.normal_(heads.window.out.weight, std=1e-3)
             nn.init.zeros_(heads.window.out.bias)
 
-    # ---- state -------------------------------------------------------------------------------------------------
+    # -- state
 
     def initial_state(self, batch: int = 1) -> StreamState:
         """The state before the first frame; it does not depend on any image."""
@@ -579,7 +406,7 @@ class HumanSceneNetwork(nn.Module):
             tokens = taps.gate * tokens + (1 - taps.gate) * state.tokens
         return dataclasses.replace(state, tokens=tokens, memory=taps.new_memory, previous_reset=False)
 
-    # ---- tokens ------------------------------------------------------------------------------------------------
+    # -- tokens
 
     def encode(self, images: Tensor, stages: dict[str, Tensor] | None = None) -> SceneTokens:
         """Scene encoder.
@@ -635,12 +462,12 @@ class HumanSceneNetwork(nn.Module):
         side = self.config.backbone.image_px // self.config.backbone.patch_px
         return tokens, (side, side)
 
-    # ---- detection ---------------------------------------------------------------------------------------------
+    # -- detection
 
     def detect(self, human: Tensor, grid: tuple[int, int]) -> Detections:
         """Heads: tokens whose score is a local maximum above the threshold, row by row."""
         logits = self.downstream_head.mlp_classif(human)
-        score = _soft_sigmoid(logits).transpose(1, 2).unflatten(2, grid)
+        score = soft_sigmoid(logits).transpose(1, 2).unflatten(2, grid)
         kernel = self.config.nms_kernel
         peak = score == F.max_pool2d(score, kernel, stride=1, padding=kernel // 2)
         score = torch.where(peak, score, 0.0).squeeze(1)
@@ -689,7 +516,7 @@ class HumanSceneNetwork(nn.Module):
         """(B, P, Bw) human and (B, P, E) scene tokens of each person -> (B, P, D)."""
         return self.downstream_head.mlp_fuse(torch.cat([human_cells, scene_cells], dim=-1))
 
-    # ---- recurrent decoder -------------------------------------------------------------------------------------
+    # -- recurrent decoder
 
     def state_positions(self, device: torch.device) -> Tensor:
         """(1, S, 2) integer (row, column) of the state tokens on a grid of even width."""
@@ -749,7 +576,7 @@ class HumanSceneNetwork(nn.Module):
                            taps[max(1, config.dec_depth * 3 // 4)], final, self.dec_norm_state(z), memory, gate,
                            prompts.shape[1])
 
-    # ---- heads -------------------------------------------------------------------------------------------------
+    # -- heads
 
     def camera_K(self, size: tuple[int, int], given: Tensor | np.ndarray | None, batch: int,
                  like: Tensor) -> Tensor:
@@ -873,7 +700,7 @@ class HumanSceneNetwork(nn.Module):
         windows = cut_windows(channels[rows], loc[rows, slots], window_width[rows, slots],
                               window_height[rows, slots], config.window_size)
         windows = windows - windows.new_tensor([1.0, 1.0, 1.0, 0.0]).view(1, 4, 1, 1)
-        raw = {name: loc.new_zeros(batch, people, n).index_put((rows, slots), value)
+        raw = {name: loc.new_zeros(batch, people, n).index_put((rows, slots), value.to(loc.dtype))
                for (name, value), n in zip(heads.window(windows, taps.human_out[rows, slots]).items(),
                                            heads.window.OUTPUTS.values(), strict=True)}
 
@@ -893,7 +720,7 @@ class HumanSceneNetwork(nn.Module):
                              loc[:, :, None] + raw["joints"].unflatten(-1, (BODY_JOINTS, 2))
                              * window_width[..., None, None], window_width))
 
-    # ---- one frame of a stream ---------------------------------------------------------------------------------
+    # -- one frame of a stream
 
     @torch.no_grad()
     def step(self, image: Tensor, state: StreamState | None, *, update: bool = True, reset: bool = False,
@@ -930,7 +757,7 @@ class HumanSceneNetwork(nn.Module):
         dense = self.dense(scene, taps, camera_K, outputs, stages)
         mask = None
         if self.config.mask_head and ("mask" in outputs or self.config.body_head == "window"):
-            mask = _soft_sigmoid(self.mask_logits(human, grid))
+            mask = soft_sigmoid(self.mask_logits(human, grid))
         network_mask = None if mask is None else self.mask_in_network(mask, size)
         bodies = self.bodies(taps, human_cells, images=image, mask=network_mask,
                              loc=self.to_network_px(loc, size), camera_K=camera_K, stages=stages)
@@ -954,92 +781,3 @@ class HumanSceneNetwork(nn.Module):
             msk=None if mask is None else mask[..., None], smpl_scores=found.scores[..., None], smpl_loc=loc,
             detection_score=take_cells(found.scores.flatten(1)[..., None], found.cells, grid)[..., 0],
             window=bodies.window, stages=stages or {}), after
-
-
-# ---- formulas ------------------------------------------------------------------------------------------------------
-
-
-def _note(stages: dict[str, Tensor] | None, name: str, value: Tensor) -> None:
-    if stages is not None:
-        stages[name] = value
-
-
-def _soft_sigmoid(logits: Tensor) -> Tensor:
-    """Sigmoid kept 1e-6 away from 0 and 1."""
-    return torch.sigmoid(logits) * (1 - 2e-6) + 1e-6
-
-
-def take_cells(tokens: Tensor, cells: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Rows of (B, nh * nw, C) at integer (row, column) cells (B, P, 2) -> (B, P, C)."""
-    index = cells[..., 0] * grid[1] + cells[..., 1]
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
-
-
-def exp_map(raw: Tensor) -> Tensor:
-    """(..., 3) -> the same direction with length e^|raw| - 1."""
-    length = raw.norm(dim=-1, keepdim=True)
-    return raw / length.clamp_min(1e-8) * torch.expm1(length)
-
-
-def decode_points(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 4, H, W) raw -> points (B, H, W, 3) and confidence (B, H, W) >= 1."""
-    return exp_map(raw[:, :3].permute(0, 2, 3, 1)), 1 + raw[:, 3].exp()
-
-
-def decode_rgb(raw: Tensor) -> Tensor:
-    """(B, 3, H, W) raw -> (B, H, W, 3) in [-1, 1]."""
-    return 2 * (_soft_sigmoid(raw) - 0.5).permute(0, 2, 3, 1)
-
-
-def decode_pose(raw: Tensor) -> Tensor:
-    """(..., 7) raw -> t and unit quaternion wxyz with w >= 0."""
-    quat_wxyz = F.normalize(raw[..., 3:], dim=-1, eps=1e-8)
-    return torch.cat([exp_map(raw[..., :3]), torch.where(quat_wxyz[..., :1] < 0, -quat_wxyz, quat_wxyz)], dim=-1)
-
-
-def rotations_from_6d(pose6d: Tensor) -> Tensor:
-    """(..., 6) read as (3, 2): first column a, second b -> (..., 3, 3) by Gram-Schmidt (arXiv 1812.07035)."""
-    a, b = pose6d.unflatten(-1, (3, 2)).unbind(-1)
-    x = a / a.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    y = b - (x * b).sum(-1, keepdim=True) * x
-    y = y / y.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
-
-
-def pixel_rays(camera_K: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H, W, 3) with z = 1 through the pixel centres (integers)."""
-    height, width = size
-    u = (torch.arange(width, device=camera_K.device) - camera_K[:, 0, 2, None]) / camera_K[:, 0, 0, None]
-    v = (torch.arange(height, device=camera_K.device) - camera_K[:, 1, 2, None]) / camera_K[:, 1, 1, None]
-    u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
-    return torch.stack([u, v, torch.ones_like(u)], dim=-1)
-
-
-def turn_to_ray(ray: Tensor) -> Tensor:
-    """(..., 3) with z > 0 -> (..., 3, 3): the smallest rotation that takes the optical axis to the ray."""
-    x, y, z = F.normalize(ray, dim=-1).unbind(-1)
-    k = 1 / (1 + z)
-    return torch.stack([1 - k * x * x, -k * x * y, x,
-                        -k * x * y, 1 - k * y * y, y,
-                        -x, -y, z], dim=-1).unflatten(-1, (3, 3))
-
-
-def cut_windows(channels: Tensor, uv: Tensor, width_px: Tensor, height_px: Tensor,
-                size: tuple[int, int]) -> Tensor:
-    """Resample one window per row; the head lies at (1/2, WINDOW_HEAD_FRACTION) of it, outside is zero.
-
-    Args:
-        channels: (R, C, H, W).
-        uv: (R, 2) head, pixel centres at integers.
-        width_px: (R,) extent of the window in the image.
-        height_px: (R,).
-        size: (width, height) of the result.
-    """
-    height, width = channels.shape[-2:]
-    across = (torch.arange(size[0], device=uv.device, dtype=uv.dtype) + 0.5) / size[0] - 0.5
-    down = (torch.arange(size[1], device=uv.device, dtype=uv.dtype) + 0.5) / size[1] - WINDOW_HEAD_FRACTION
-    u = (uv[:, :1] + across * width_px[:, None] + 0.5) / width * 2 - 1
-    v = (uv[:, 1:] + down * height_px[:, None] + 0.5) / height * 2 - 1
-    u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
-    return F.grid_sample(channels, torch.stack([u, v], dim=-1), mode="bilinear", padding_mode="zeros",
-                         align_corners=False)
