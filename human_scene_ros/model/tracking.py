@@ -1,7 +1,7 @@
 """Identities over time: a bank of person descriptors, matched by optimal transport with dustbins.
 
-The matching is that of SuperGlue (arXiv 1911.11763, section 3.2): log-domain Sinkhorn on a score matrix with an
-extra row and column for "no partner". Plain numpy; a frame has few people and the bank is capped.
+The matching is that of SuperGlue (arXiv 1911.11763, section 3.2): log-domain Sinkhorn on a score matrix with
+an extra row and column for "no partner". Plain numpy; a frame has few people and the bank is capped.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _logsumexp(x: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return (np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + top).squeeze(axis)
 
 
-def assign_ids(bank: TrackBank, descriptors: NDArray[np.float32], cap: int) -> tuple[NDArray[np.int64], TrackBank]:
+def assign_ids(bank: TrackBank, descriptors: NDArray[np.float32],
+               cap: int) -> tuple[NDArray[np.int64], TrackBank]:
     """Give each detection the id of its mutual best match in the bank, or a new one.
 
     Args:
@@ -86,7 +87,8 @@ def assign_ids(bank: TrackBank, descriptors: NDArray[np.float32], cap: int) -> t
                 unmatched[row] = False
     new = ids < 0
     ids[new] = bank.next_id + np.arange(np.count_nonzero(new))
+    kept = max(cap, n)
     return ids, TrackBank(
-        descriptors=np.concatenate([descriptors, bank.descriptors[unmatched]])[:max(cap, n)].astype(np.float32),
-        ids=np.concatenate([ids, bank.ids[unmatched]])[:max(cap, n)],
+        descriptors=np.concatenate([descriptors, bank.descriptors[unmatched]])[:kept].astype(np.float32),
+        ids=np.concatenate([ids, bank.ids[unmatched]])[:kept],
         next_id=bank.next_id + int(np.count_nonzero(new)))

@@ -1,0 +1,94 @@
+"""The network's formulas: raw numbers -> points, poses, rotations, rays and windows. No parameters here.
+
+Batch first; pixels are (u, v) = (column, row) with centres at integers; cameras are (B, 3, 3) matrices.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own idiom)
+from torch import Tensor
+
+WINDOW_HEAD_FRACTION = 0.18  # a person's window begins this part of its height above the head
+
+
+def soft_sigmoid(logits: Tensor) -> Tensor:
+    """Sigmoid kept 1e-6 away from 0 and 1."""
+    return torch.sigmoid(logits) * (1 - 2e-6) + 1e-6
+
+
+def take_cells(tokens: Tensor, cells: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Rows of (B, nh * nw, C) at integer (row, column) cells (B, P, 2) -> (B, P, C)."""
+    index = cells[..., 0] * grid[1] + cells[..., 1]
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def exp_map(raw: Tensor) -> Tensor:
+    """(..., 3) -> the same direction with length e^|raw| - 1."""
+    length = raw.norm(dim=-1, keepdim=True)
+    return raw / length.clamp_min(1e-8) * torch.expm1(length)
+
+
+def decode_points(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 4, H, W) raw -> points (B, H, W, 3) and confidence (B, H, W) >= 1."""
+    return exp_map(raw[:, :3].permute(0, 2, 3, 1)), 1 + raw[:, 3].exp()
+
+
+def decode_rgb(raw: Tensor) -> Tensor:
+    """(B, 3, H, W) raw -> (B, H, W, 3) in [-1, 1]."""
+    return 2 * (soft_sigmoid(raw) - 0.5).permute(0, 2, 3, 1)
+
+
+def decode_pose(raw: Tensor) -> Tensor:
+    """(..., 7) raw -> t and unit quaternion wxyz with w >= 0."""
+    quat_wxyz = F.normalize(raw[..., 3:], dim=-1, eps=1e-8)
+    quat_wxyz = torch.where(quat_wxyz[..., :1] < 0, -quat_wxyz, quat_wxyz)
+    return torch.cat([exp_map(raw[..., :3]), quat_wxyz], dim=-1)
+
+
+def rotations_from_6d(pose6d: Tensor) -> Tensor:
+    """(..., 6) read as (3, 2): first column a, second b -> (..., 3, 3) by Gram-Schmidt (arXiv 1812.07035)."""
+    a, b = pose6d.unflatten(-1, (3, 2)).unbind(-1)
+    x = a / a.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    y = b - (x * b).sum(-1, keepdim=True) * x
+    y = y / y.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
+
+
+def pixel_rays(camera_K: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H, W, 3) with z = 1 through the pixel centres (integers)."""
+    height, width = size
+    u = (torch.arange(width, device=camera_K.device) - camera_K[:, 0, 2, None]) / camera_K[:, 0, 0, None]
+    v = (torch.arange(height, device=camera_K.device) - camera_K[:, 1, 2, None]) / camera_K[:, 1, 1, None]
+    u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
+    return torch.stack([u, v, torch.ones_like(u)], dim=-1)
+
+
+def turn_to_ray(ray: Tensor) -> Tensor:
+    """(..., 3) with z > 0 -> (..., 3, 3): the smallest rotation that takes the optical axis to the ray."""
+    x, y, z = F.normalize(ray, dim=-1).unbind(-1)
+    k = 1 / (1 + z)
+    return torch.stack([1 - k * x * x, -k * x * y, x,
+                        -k * x * y, 1 - k * y * y, y,
+                        -x, -y, z], dim=-1).unflatten(-1, (3, 3))
+
+
+def cut_windows(channels: Tensor, uv: Tensor, width_px: Tensor, height_px: Tensor,
+                size: tuple[int, int]) -> Tensor:
+    """Resample one window per row; the head lies at (1/2, WINDOW_HEAD_FRACTION) of it, outside is zero.
+
+    Args:
+        channels: (R, C, H, W).
+        uv: (R, 2) head, pixel centres at integers.
+        width_px: (R,) extent of the window in the image.
+        height_px: (R,).
+        size: (width, height) of the result.
+    """
+    height, width = channels.shape[-2:]
+    across = (torch.arange(size[0], device=uv.device, dtype=uv.dtype) + 0.5) / size[0] - 0.5
+    down = (torch.arange(size[1], device=uv.device, dtype=uv.dtype) + 0.5) / size[1] - WINDOW_HEAD_FRACTION
+    u = (uv[:, :1] + across * width_px[:, None] + 0.5) / width * 2 - 1
+    v = (uv[:, 1:] + down * height_px[:, None] + 0.5) / height * 2 - 1
+    u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
+    return F.grid_sample(channels, torch.stack([u, v], dim=-1), mode="bilinear", padding_mode="zeros",
+                         align_corners=False)
