@@ -41,7 +41,8 @@ def option(default: Any, text: str, *, low: float | None = None, high: float | N
         high: Largest allowed number.
         dynamic: True if it may be set while the node runs.
     """
-    return dataclasses.field(default=default, metadata={"text": text, "low": low, "high": high, "dynamic": dynamic})
+    return dataclasses.field(
+        default=default, metadata={"text": text, "low": low, "high": high, "dynamic": dynamic})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Parameter:
     dynamic: bool
 
     def converted(self, value: Any) -> Any:
-        """`value` as this parameter's type; raises `ConfigError` with the value, the range and the meaning."""
+        """`value` as this parameter's type; raises `ConfigError` with the value, range and meaning."""
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if self.kind is tuple:
@@ -74,7 +75,8 @@ class Parameter:
             low = -math.inf if self.low is None else self.low
             high = math.inf if self.high is None else self.high
             if not low <= value <= high:  # NaN fails too
-                raise ConfigError(f"{self.name} = {value}: out of range, expected {low:g} to {high:g} ({self.text})")
+                raise ConfigError(f"{self.name} = {value}: out of range, expected {low:g} to {high:g} "
+                                  f"({self.text})")
         return value
 
 
@@ -97,7 +99,7 @@ def config_from_flat(config_class: type[T], values: Mapping[str, Any]) -> T:
     """Build `config_class` from dotted names; absent ones keep their defaults.
 
     Raises:
-        ConfigError: Unknown names (with the known ones), wrong types and values out of range, all in one text.
+        ConfigError: Unknown names (with the known ones), wrong types, values out of range: all in one text.
     """
     known = {p.name: p for p in parameters_of(config_class)}
     problems = []
@@ -150,7 +152,8 @@ class NodeParameters(Generic[T]):
         ConfigError: A value from the command line or a file is unknown, of the wrong type or out of range.
     """
 
-    def __init__(self, node: Node, config_class: type[T], on_change: Callable[[T], None] | None = None) -> None:
+    def __init__(self, node: Node, config_class: type[T],
+                 on_change: Callable[[T], None] | None = None) -> None:
         from rclpy.parameter import Parameter as RosParameter
 
         self._config_class, self._on_change = config_class, on_change
@@ -160,7 +163,8 @@ class NodeParameters(Generic[T]):
         self.config: T = config_from_flat(config_class, given)
         values = flat_from_config(self.config)
         for parameter in parameters_of(config_class):
-            if parameter.kind is float and parameter.name in overrides:  # `-p tf.time_offset:=1` arrives as an integer
+            if parameter.kind is float and parameter.name in overrides:
+                # `-p tf.time_offset:=1` arrives as an integer, which rclpy refuses for a float
                 overrides[parameter.name] = RosParameter(parameter.name, value=values[parameter.name])
             value = values[parameter.name]
             node.declare_parameter(parameter.name, list(value) if parameter.kind is tuple else value,

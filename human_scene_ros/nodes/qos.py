@@ -73,8 +73,9 @@ def offered(node: Node, topic: str) -> str:
     infos = node.get_publishers_info_by_topic(topic)
     if not infos:
         return "no publisher"
-    return "; ".join(f"{info.node_namespace.rstrip('/')}/{info.node_name}: {info.qos_profile.reliability.name.lower()}, "
-                     f"{info.qos_profile.durability.name.lower()}" for info in infos)
+    return "; ".join(
+        f"{info.node_namespace.rstrip('/')}/{info.node_name}: {info.qos_profile.reliability.name.lower()}, "
+        f"{info.qos_profile.durability.name.lower()}" for info in infos)
 
 
 def create_publisher(node: Node, message_class: type, topic: str, profile: QoSProfile) -> Any:
@@ -83,7 +84,7 @@ def create_publisher(node: Node, message_class: type, topic: str, profile: QoSPr
     def on_incompatible(event: Any) -> None:
         policy = qos_policy_name_from_kind(QoSPolicyKind(event.last_policy_kind))
         node.get_logger().warning(
-            f"{topic}: {event.total_count} subscriber(s) got nothing so far because their {policy} does not fit; "
+            f"{topic}: {event.total_count} subscriber(s) got nothing because their {policy} does not fit; "
             f"offered: {describe(profile)}")
 
     return node.create_publisher(
@@ -115,4 +116,4 @@ def create_camera_subscription(node: Node, message_class: type, topic: str, call
     return node.create_subscription(
         message_class, topic, callback, profile,
         event_callbacks=SubscriptionEventCallbacks(incompatible_qos=warn),
-        qos_overriding_options=QoSOverridingOptions(policy_kinds=(QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)))
+        qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)))

@@ -31,24 +31,29 @@ class InputConfig:
     queue: int = option(2, "Images that may wait in the middleware, live mode.", low=1, high=1000)
     drop_policy: Literal["latest", "all"] = option(
         "latest", "latest: newest image wins, live cameras; all: every image is processed in order, replay.")
-    max_pending: int = option(128, "Images that may wait for the worker when drop_policy is all.", low=1, high=10000)
+    max_pending: int = option(128, "Images that may wait for the worker when drop_policy is all.", low=1,
+                              high=10000)
     max_rate: float = option(0.0, "Images per second that are processed at most; 0 = no limit (latest only).",
                              low=0.0, high=1000.0, dynamic=True)
-    max_age: float = option(0.5, "Seconds; images that waited longer in the node are dropped; 0 = never (latest only).",
+    max_age: float = option(0.5, "Seconds; images that waited longer are dropped; 0 = never (latest only).",
                             low=0.0, high=60.0, dynamic=True)
+    max_gap: float = option(5.0, "Seconds between two stamps after which tracking starts anew; 0 = never.",
+                            low=0.0, high=3600.0, dynamic=True)
     rectified: Literal["auto", "always", "never"] = option(
-        "auto", "Is lens distortion already removed (use P, not K and D)? auto: if the topic name contains 'rect'.")
-    silence_warning: float = option(5.0, "Seconds without an image until diagnostics warn.", low=0.5, high=3600.0,
-                                    dynamic=True)
+        "auto", "Is lens distortion removed already (use P, not K and D)? auto: if the topic name has 'rect'.")
+    silence_warning: float = option(5.0, "Seconds without an image until diagnostics warn.", low=0.5,
+                                    high=3600.0, dynamic=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class BodiesConfig:
     """Detection and the body message."""
 
-    min_score: float = option(0.3, "Detections below this score are ignored, 0 to 1.", low=0.0, high=1.0, dynamic=True)
+    min_score: float = option(0.3, "Detections below this score are ignored, 0 to 1.", low=0.0, high=1.0,
+                              dynamic=True)
     max_people: int = option(20, "People per image at most.", low=0, high=100, dynamic=True)
-    joint_set: int = option(2, "Joints in the message: 0 none, 1 the 22 of the body, 2 all 55.", low=0, high=2)
+    joint_set: int = option(2, "Joints in the message: 0 none, 1 the 22 of the body, 2 all 55.", low=0,
+                            high=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,7 @@ class TrackConfig:
     timeout: float = option(1.0, "Seconds a person may be unseen before the track ends.", low=0.0, high=60.0,
                             dynamic=True)
     confirm_hits: int = option(3, "Detections until a track is confirmed.", low=1, high=100, dynamic=True)
-    id_prefix: str = option("b", "Start of every track id; a letter, so that ids are valid frame and topic names.")
+    id_prefix: str = option("b", "Start of every track id; a letter first, so that ids are valid frame names.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +113,8 @@ class TfConfig:
     world_frame: str = option("map", "Name of the z-up world frame.")
     base_frame: str = option("", "Robot base for ~/odom; empty = no odometry message.")
     odom_frame: str = option("odom", "Parent frame of ~/odom.")
-    bodies: Literal["none", "root"] = option("root", "root: optical frame -> body_<track_id> for every person.",
-                                             dynamic=True)
+    bodies: Literal["none", "root"] = option(
+        "root", "root: optical frame -> body_<track_id> for every person.", dynamic=True)
     time_offset: float = option(0.0, "Seconds added to the stamps of sent transforms.", low=-10.0, high=10.0,
                                 dynamic=True)
     wait: float = option(0.2, "Seconds to wait for /tf at the image stamp.", low=0.0, high=10.0, dynamic=True)
@@ -144,4 +149,5 @@ class ReconstructorConfig:
     tf: TfConfig = TfConfig()
     path: PathConfig = PathConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    camera_name: str = option("camera", "Name of the camera in messages and diagnostics.")
     autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")

@@ -1,7 +1,8 @@
 """Transforms by stamp, spoken on the wire: `/tf` and `/tf_static` as tf2_msgs/TFMessage.
 
-`TfTree` is the buffer (plain Python and numpy, no ROS); `TfListener` feeds it; `StaticTransforms` is a latched
-publisher that always sends all its children, because the usual Python broadcaster loses updates of a known child.
+`TfTree` is the buffer (plain Python and numpy, no ROS); `TfListener` feeds it; `StaticTransforms` is a
+latched publisher that always sends all its children, for the usual Python broadcaster loses updates of
+a known child.
 A lookup is at an exact stamp: interpolated between two messages, never extrapolated, never "latest".
 """
 
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import bisect
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
-from human_scene_ros.errors import HumanSceneError
+from human_scene_ros.errors import HumanSceneError, MessageError
 from human_scene_ros.geometry.transform import invert, make_transform
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ class TfTree:
         self._moving: dict[str, tuple[str, list[int], list[Matrix]]] = {}
         self._lock = threading.Lock()
 
-    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Matrix, *, static: bool = False) -> None:
+    def add(self, parent: str, child: str, stamp_ns: int, T_parent_child: Matrix, *,
+            static: bool = False) -> None:
         """Take one transform; a child that changes its parent forgets its history."""
         with self._lock:
             if static:
@@ -83,15 +87,16 @@ class TfTree:
         """T_target_source at exactly `stamp_ns`.
 
         Raises:
-            TransformNotReadyError: A frame is not connected yet or the newest message is older than the stamp.
+            TransformNotReadyError: A frame is not connected yet, or the newest message is older.
             TransformGoneError: The stamp is older than the history.
         """
         with self._lock:
             up_target, up_source = self._chain(target), self._chain(source)
             common = next((f for f in up_source if f in up_target), None)
             if common is None:
-                raise TransformNotReadyError(f"no transform between '{target}' and '{source}': '{target}' hangs under "
-                                             f"'{up_target[-1]}', '{source}' under '{up_source[-1]}'")
+                raise TransformNotReadyError(
+                    f"no transform between '{target}' and '{source}': '{target}' hangs under "
+                    f"'{up_target[-1]}', '{source}' under '{up_source[-1]}'")
             T_common_source = self._compose(up_source[:up_source.index(common)], stamp_ns)
             T_common_target = self._compose(up_target[:up_target.index(common)], stamp_ns)
         return invert(T_common_target) @ T_common_source
@@ -119,12 +124,14 @@ class TfTree:
         after = bisect.bisect_left(stamps, stamp_ns)
         if after == len(stamps):
             late_ms = (stamp_ns - stamps[-1]) / 1e6
-            raise TransformNotReadyError(f"'{parent}' -> '{frame}': newest transform is {late_ms:.1f} ms older than asked")
+            raise TransformNotReadyError(
+                f"'{parent}' -> '{frame}': newest transform is {late_ms:.1f} ms older than asked")
         if stamps[after] == stamp_ns:
             return transforms[after]
         if after == 0:
             early_ms = (stamps[0] - stamp_ns) / 1e6
-            raise TransformGoneError(f"'{parent}' -> '{frame}': asked {early_ms:.1f} ms before the oldest transform")
+            raise TransformGoneError(
+                f"'{parent}' -> '{frame}': asked {early_ms:.1f} ms before the oldest transform")
         return interpolate(transforms[after - 1], transforms[after],
                            (stamp_ns - stamps[after - 1]) / (stamps[after] - stamps[after - 1]))
 
@@ -136,21 +143,77 @@ def interpolate(T_a_b0: Matrix, T_a_b1: Matrix, fraction: float) -> Matrix:
     return make_transform(rotation, (1.0 - fraction) * T_a_b0[:3, 3] + fraction * T_a_b1[:3, 3])
 
 
+class LookupQueue:
+    """Lookups that wait for transforms to arrive, without blocking anybody.
+
+    Args:
+        tree: Where to look.
+    """
+
+    def __init__(self, tree: TfTree) -> None:
+        self._tree = tree
+        self._waiting: list[tuple[float, str, str, int, Callable[[Matrix], None]]] = []
+        self._lock = threading.Lock()
+        self.failed = 0
+        """Lookups given up so far."""
+        self.last_failure = ""
+
+    def when_ready(self, target: str, source: str, stamp_ns: int, wait_s: float,
+                   use: Callable[[Matrix], None]) -> None:
+        """Call `use(T_target_source)` now, or from `poll` as soon as it is known; give up after `wait_s`."""
+        if not self._tried(time.monotonic() + wait_s, target, source, stamp_ns, use):
+            with self._lock:
+                self._waiting.append((time.monotonic() + wait_s, target, source, stamp_ns, use))
+
+    def poll(self) -> None:
+        """Try all waiting lookups again; called after each message on /tf and regularly."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        still = [lookup for lookup in waiting if not self._tried(*lookup)]
+        with self._lock:
+            self._waiting = still + self._waiting
+
+    def clear(self) -> None:
+        """Give all up without counting them; for jumps of the clock."""
+        with self._lock:
+            self._waiting.clear()
+
+    def _tried(self, deadline: float, target: str, source: str, stamp_ns: int,
+               use: Callable[[Matrix], None]) -> bool:
+        """True if it is settled: used, or given up."""
+        try:
+            T_target_source = self._tree.lookup(target, source, stamp_ns)
+        except TransformNotReadyError as error:
+            if time.monotonic() < deadline:
+                return False
+            self._give_up(error)
+        except TransformGoneError as error:
+            self._give_up(error)
+        else:
+            use(T_target_source)
+        return True
+
+    def _give_up(self, error: Exception) -> None:
+        self.failed += 1
+        self.last_failure = str(error)
+
+
 class TfListener:
     """Fills a `TfTree` from `/tf` and `/tf_static`; ignores what the node itself sends.
 
     Args:
         node: Owner of the two subscriptions.
         tree: Filled from the executor's thread.
+        on_news: Called after each message.
     """
 
-    def __init__(self, node: Node, tree: TfTree) -> None:
+    def __init__(self, node: Node, tree: TfTree, on_news: Callable[[], None] = lambda: None) -> None:
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from tf2_msgs.msg import TFMessage
 
         from human_scene_ros.nodes import qos
 
-        self._node, self._tree = node, tree
+        self._node, self._tree, self._on_news = node, tree, on_news
         self._own: dict[tuple[str, str, int], None] = {}
         self._own_lock = threading.Lock()
         self._subscriptions = [
@@ -159,7 +222,7 @@ class TfListener:
             node.create_subscription(TFMessage, "/tf_static", self._on_static, qos.latched(100))]
 
     def ignore(self, parent: str, child: str, stamp_ns: int) -> None:
-        """Say, before sending it, that a transform is our own; what else arrives for that child is foreign."""
+        """Say, before sending it, that a transform is our own; others for that child are foreign."""
         with self._own_lock:
             self._own[(parent, child, stamp_ns)] = None
             while len(self._own) > 1000:
@@ -181,11 +244,16 @@ class TfListener:
         from human_scene_ros.nodes import convert
 
         for transform in message.transforms:
-            parent, child, stamp_ns, T_parent_child = convert.from_transform(transform)
+            try:
+                parent, child, stamp_ns, T_parent_child = convert.from_transform(transform)
+            except MessageError as error:
+                self._node.get_logger().warning(f"/tf: {error}; ignored", throttle_duration_sec=10.0)
+                continue
             with self._own_lock:
                 own = (parent, child, stamp_ns) in self._own
             if not own and np.isfinite(T_parent_child).all() and parent != child:
                 self._tree.add(parent, child, stamp_ns, T_parent_child, static=static)
+        self._on_news()
 
 
 class StaticTransforms:

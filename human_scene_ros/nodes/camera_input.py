@@ -1,0 +1,145 @@
+"""The camera side of a node: image and camera_info subscriptions, their QoS, calibration and silence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from human_scene_ros.errors import CalibrationError
+from human_scene_ros.nodes import qos
+from human_scene_ros.nodes.diagnostics import Level, Notes
+from human_scene_ros.nodes.reconstructor_config import InputConfig
+from human_scene_ros.sources.calibration import Calibration
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+# How long the first image waits for its camera_info: discovery of the two topics is not simultaneous.
+FIRST_INFO_WAIT_S = 0.5
+
+
+class CameraInput:
+    """Subscribes the image and the camera_info beside it; created on activate, closed on deactivate.
+
+    Args:
+        node: Owner of the subscriptions.
+        config: Transport, reliability, queue.
+        on_image: Called in the executor's thread with each Image or CompressedImage.
+        notes: Where problems of the calibration go.
+    """
+
+    def __init__(self, node: Node, config: InputConfig, on_image: Callable[[Any], None], notes: Notes) -> None:
+        self._node, self._config, self._on_image, self._notes = node, config, on_image, notes
+        self._compressed = config.transport == "compressed"
+        self.image_topic = image_topic(node, config.transport)
+        self.info_topic = info_topic(node, self.image_topic, config.transport)
+        base = self.image_topic.removesuffix("/compressed").rsplit("/", 1)[-1]
+        self._rectified = config.rectified == "always" or (config.rectified == "auto" and "rect" in base)
+        self._info: CameraInfo | None = None
+        self._waited_for_info = False
+        self._last_image_s = time.monotonic()
+        self._reliability = qos.auto_reliability(node, self.image_topic, config.reliability)
+        self._must_ask_again = False
+        self._subscriptions: list[Any] = []
+        self._subscribe()
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def watch(self) -> None:
+        """Called regularly from the executor: asks again with less where a publisher offers less."""
+        if not self._must_ask_again:
+            return
+        self._must_ask_again = False
+        reliability = qos.auto_reliability(self._node, self.image_topic, self._config.reliability)
+        if reliability != self._reliability:
+            self._node.get_logger().info(f"{self.image_topic}: subscribing again as {reliability.name.lower()}")
+            self._reliability = reliability
+            self.close()
+            self._subscribe()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last image (or since the subscription)."""
+        return time.monotonic() - self._last_image_s
+
+    def describe(self) -> str:
+        """Topic with what was asked and offered, for diagnostics."""
+        asked = qos.describe(self._profile())
+        return f"{self.image_topic} (asked: {asked}; offered: {qos.offered(self._node, self.image_topic)})"
+
+    def calibration(self, width: int, height: int) -> Calibration | None:
+        """The calibration for images of this size, None if there is none or it is unusable (which is noted).
+
+        Called from the worker. The first call waits a moment for the first camera_info.
+        """
+        if self._info is None and not self._waited_for_info:
+            self._waited_for_info = True
+            deadline = time.monotonic() + FIRST_INFO_WAIT_S
+            while self._info is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+        info = self._info
+        if info is None:
+            self._notes.add("calibration", Level.WARN,
+                            f"no camera_info on {self.info_topic}: the network's own focal length is used")
+            return None
+        try:
+            calibration = Calibration.from_message(info, width, height, rectified=self._rectified)
+        except CalibrationError as error:
+            if self._notes.add("calibration", Level.ERROR, f"{self.info_topic}: {error}; not used"):
+                self._node.get_logger().error(f"{self.info_topic}: {error}; the camera counts as uncalibrated")
+            return None
+        if calibration is None:
+            self._notes.add("calibration", Level.WARN,
+                            f"{self.info_topic} says uncalibrated (K[0] = 0): the network's own focal is used")
+            return None
+        self._notes.remove("calibration")
+        return calibration
+
+    def _profile(self) -> Any:
+        depth = self._config.queue if self._config.drop_policy == "latest" else self._config.max_pending
+        return qos.camera_qos(self._reliability, depth)
+
+    def _subscribe(self) -> None:
+        message_class = CompressedImage if self._compressed else Image
+        self._subscriptions = [
+            qos.create_camera_subscription(self._node, CameraInfo, self.info_topic, self._take_info,
+                                           qos.camera_qos(self._reliability, 5), self._ask_again),
+            qos.create_camera_subscription(self._node, message_class, self.image_topic, self._take_image,
+                                           self._profile(), self._ask_again)]
+
+    def _ask_again(self) -> None:
+        # Not here: this runs inside an event of the subscription that would be destroyed.
+        self._must_ask_again = self._config.reliability == "auto"
+
+    def _take_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    def _take_image(self, message: Any) -> None:
+        self._last_image_s = time.monotonic()
+        self._on_image(message)
+
+
+def image_topic(node: Node, transport: str) -> str:
+    """The resolved image topic; for compressed images the one below the (remapped) raw topic."""
+    raw = node.resolve_topic_name("image")
+    if transport == "raw":
+        return raw
+    own = node.resolve_topic_name("image/compressed")
+    unmapped = node.resolve_topic_name("image/compressed", only_expand=True)
+    return own if own != unmapped else raw + "/compressed"
+
+
+def info_topic(node: Node, image: str, transport: str) -> str:
+    """`camera_info` if it is remapped, else the sibling of the image topic, as drivers publish it."""
+    own, unmapped = node.resolve_topic_name("camera_info"), node.resolve_topic_name("camera_info", only_expand=True)
+    if own != unmapped:
+        return own
+    raw = image.removesuffix("/compressed") if transport == "compressed" else image
+    return raw.rsplit("/", 1)[0] + "/camera_info"

@@ -1,0 +1,188 @@
+"""Every message <-> array line of the nodes; the only home of sec/nanosec and of quaternions as xyzw.
+
+Outgoing: `sources.message_fields` says what a message contains (plain nested dicts, shared with the bag
+writer); `fill` puts such a dict into an rclpy message. It assigns whole arrays as `array.array`, the only
+type that rclpy takes at once, and checks every length, because rclpy reads past the end of short ones.
+
+Incoming: images become `CameraFrame`s, bodies `BodyView`s, transforms matrices.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.errors import MessageError
+from human_scene_ros.nodes.diagnostics import Report
+from human_scene_ros.scene import CameraFrame
+from human_scene_ros.sources import message_fields
+from human_scene_ros.sources.calibration import Calibration
+
+Matrix = NDArray[np.float64]
+
+# ROS type of an element -> (numpy dtype, array.array typecode)
+_NUMBERS = {"float": ("f4", "f"), "double": ("f8", "d"), "int8": ("i1", "b"), "uint8": ("u1", "B"),
+            "octet": ("u1", "B"), "int16": ("i2", "h"), "uint16": ("u2", "H"), "int32": ("i4", "i"),
+            "uint32": ("u4", "I"), "int64": ("i8", "q"), "uint64": ("u8", "Q")}
+_FIXED = re.compile(r"^(?P<element>[\w/]+)\[(?P<length>\d+)\]$")
+_SEQUENCE = re.compile(r"^sequence<(?P<element>[\w/<>]+?)(?:,\s*(?P<bound>\d+))?>$")
+
+
+# --- out: dicts to messages --------------------------------------------------------------------------------
+
+def fill(message: Any, fields: Mapping[str, Any]) -> Any:
+    """Put `fields` into `message` and return it; fields that are not named keep their defaults.
+
+    Args:
+        message: A generated rclpy message (or request or response).
+        fields: Field name to value. Nested messages are mappings, arrays of messages lists of mappings,
+            arrays of numbers anything numpy understands. A value that is a message already is taken as it is.
+
+    Raises:
+        MessageError: An unknown field, a wrong length or a value that does not fit the field's type.
+    """
+    known = _field_types(type(message))
+    for name, value in fields.items():
+        if name not in known:
+            raise MessageError(f"{type(message).__name__} has no field '{name}'; it has {sorted(known)}")
+        try:
+            setattr(message, name, _converted(known[name], value, getattr(message, name)))
+        except MessageError as error:
+            raise MessageError(f"{type(message).__name__}.{name}: {error}") from error
+        except (TypeError, ValueError, AssertionError, OverflowError) as error:
+            raise MessageError(f"{type(message).__name__}.{name} ({known[name]}) does not take "
+                               f"{_short(value)}: {error}") from error
+    return message
+
+
+@functools.cache
+def _field_types(message_class: type) -> dict[str, str]:
+    return dict(message_class.get_fields_and_field_types())  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _message_class(type_name: str) -> type:
+    package, name = type_name.split("/")[0], type_name.split("/")[-1]
+    return getattr(importlib.import_module(f"{package}.msg"), name)
+
+
+@functools.cache
+def _parsed(ros_type: str) -> tuple[str, int | None, int | None, bool]:
+    """(element type, fixed length, upper bound, is an array)"""
+    if match := _FIXED.match(ros_type):
+        return match["element"], int(match["length"]), None, True
+    if match := _SEQUENCE.match(ros_type):
+        return match["element"], None, int(match["bound"]) if match["bound"] else None, True
+    return ros_type, None, None, False
+
+
+def _converted(ros_type: str, value: Any, present: Any) -> Any:
+    element, length, bound, is_array = _parsed(ros_type)
+    if is_array:
+        return _converted_array(element, length, bound, value)
+    if ros_type.startswith("string"):
+        return str(value)
+    if ros_type == "boolean":
+        return bool(value)
+    if ros_type in ("float", "double"):
+        return float(value)
+    if ros_type in _NUMBERS:
+        return int(value)
+    if isinstance(value, Mapping):
+        return fill(present, value)
+    return value
+
+
+def _converted_array(element: str, length: int | None, bound: int | None, value: Any) -> Any:
+    if element in _NUMBERS:
+        dtype, typecode = _NUMBERS[element]
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            value = np.frombuffer(value, np.uint8)
+        numbers = np.ascontiguousarray(value, dtype=dtype).reshape(-1)
+        _check_length(numbers.size, length, bound)
+        if length is not None:
+            return numbers
+        filled = array.array(typecode)
+        filled.frombytes(numbers.view(np.uint8).data)
+        return filled
+    values = list(value)
+    _check_length(len(values), length, bound)
+    if element.startswith("string"):
+        return [str(v) for v in values]
+    if element == "boolean":
+        return [bool(v) for v in values]
+    message_class = _message_class(element)
+    return [fill(message_class(), v) if isinstance(v, Mapping) else v for v in values]
+
+
+def _check_length(got: int, length: int | None, bound: int | None) -> None:
+    if length is not None and got != length:
+        raise MessageError(f"got {got} values, expected {length}")
+    if bound is not None and got > bound:
+        raise MessageError(f"got {got} values, at most {bound} fit")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def to_diagnostics(at_ns: int, reports: Iterable[Report]) -> Any:
+    """diagnostic_msgs/DiagnosticArray."""
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+    statuses = []
+    for report in reports:
+        # `level` is a `byte`, which rclpy wants as bytes of length one.
+        status = DiagnosticStatus(level=bytes([int(report.level)]))
+        statuses.append(fill(status, {
+            "name": report.name, "message": report.message, "hardware_id": report.hardware_id,
+            "values": [{"key": k, "value": v} for k, v in report.values.items()]}))
+    return fill(DiagnosticArray(), {"header": message_fields.header_fields(at_ns, ""), "status": statuses})
+
+
+# --- in: messages to arrays --------------------------------------------------------------------------------
+
+def stamp_ns(stamp: Any) -> int:
+    """builtin_interfaces/Time -> nanoseconds."""
+    return message_fields.stamp_ns_of(stamp)
+
+
+def from_transform(transform: Any) -> tuple[str, str, int, Matrix]:
+    """geometry_msgs/TransformStamped -> (parent, child, stamp_ns, T_parent_child).
+
+    Raises:
+        MessageError: The quaternion is no rotation.
+    """
+    T_parent_child = message_fields.matrix_of_pose(transform.transform)
+    return (transform.header.frame_id.lstrip("/"), transform.child_frame_id.lstrip("/"),
+            stamp_ns(transform.header.stamp), T_parent_child)
+
+
+def to_camera_frame(header: Any, image: NDArray[np.uint8], calibration: Calibration | None) -> CameraFrame:
+    """A decoded image with the stamp and frame of its message; lens distortion is removed here.
+
+    Args:
+        header: std_msgs/Header of the image message.
+        image: (H, W, 3) uint8 RGB.
+        calibration: Of this image size; None = not calibrated.
+    """
+    if calibration is not None:
+        image = calibration.undistorted(image)
+    return CameraFrame(stamp_ns(header.stamp), image, header.frame_id.lstrip("/"),
+                       None if calibration is None else calibration.camera)
+
+
+def to_tf_message(transforms: Iterable[tuple[str, str, int, Matrix]]) -> Any:
+    """(parent, child, stamp_ns, T_parent_child) each -> tf2_msgs/TFMessage."""
+    from tf2_msgs.msg import TFMessage
+
+    return fill(TFMessage(), message_fields.transforms_fields(
+        (at_ns, parent, child, T) for parent, child, at_ns, T in transforms))

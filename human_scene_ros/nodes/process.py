@@ -1,0 +1,66 @@
+"""The life of a node process. Exit 0 on signals, 1 with the reason after a failure, 2 on bad settings.
+
+Under `ros2 launch` a node may get SIGINT twice (from the terminal's group and from launch); the second must
+not interrupt the clean-up.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from human_scene_ros.errors import HumanSceneError
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+
+class RunnableNode(Protocol):
+    """A node that may end the process by itself: `failure` is the reason, "" while all is well."""
+
+    failure: str
+
+    def destroy_node(self) -> Any: ...
+
+
+def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> int:
+    """Make the node, spin it in a single-threaded executor until shutdown, and return the exit code.
+
+    Args:
+        make_node: Called after `rclpy.init`. If the node has a method `start`, it is called before spinning
+            (load weights, say that it is ready); if it has an attribute `failure` that is not empty at the
+            end, the exit code is 1. A node ends its process by `rclpy.try_shutdown()`.
+        argv: Command line; None = that of the process.
+    """
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    rclpy.init(args=sys.argv if argv is None else argv)
+    node: Any = None
+    code = 0
+    try:
+        node = make_node()
+        if hasattr(node, "start"):
+            node.start()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except HumanSceneError as error:
+        # The logger may not exist yet; standard error always does.
+        print(f"[{node.get_name() if node else 'human_scene_ros'}] {error}", file=sys.stderr, flush=True)
+        code = 2
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if node is not None:
+            failure = getattr(node, "failure", "")
+            node.destroy_node()
+            if failure:
+                print(f"[{node.get_name()}] {failure}", file=sys.stderr, flush=True)
+                code = 1
+        rclpy.try_shutdown()
+    return code

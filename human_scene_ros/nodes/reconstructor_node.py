@@ -1,0 +1,350 @@
+"""`ros2 run human_scene_ros reconstructor_node`: images of one camera in; bodies, camera pose, cloud and map out.
+
+The route of an image is `ReconstructorNode._process`. Callbacks only store messages; one worker thread owns the
+network. In live mode the newest image wins, in replay (`input.drop_policy: all`) none is left out; either way
+every image is counted. One bad image is rejected and reported; a dying worker ends the process with exit code 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import SetBool, Trigger
+
+from human_scene_ros.errors import HumanSceneError
+from human_scene_ros.msg import SceneStatus
+from human_scene_ros.nodes import convert, qos
+from human_scene_ros.nodes.camera_input import CameraInput
+from human_scene_ros.nodes.diagnostics import Level, Throttle
+from human_scene_ros.nodes.health import Health
+from human_scene_ros.nodes.parameters import NodeParameters
+from human_scene_ros.nodes.process import run_node
+from human_scene_ros.nodes.publishers import ResultPublishers
+from human_scene_ros.nodes.reconstruction import Reconstruction
+from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
+from human_scene_ros.runtime.latest import BoundedQueue, LatestSlot, Worker
+from human_scene_ros.sources import message_fields
+from human_scene_ros.sources.image_codec import decode_message
+from human_scene_ros.srv import SaveMap
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+# So many images in a row that fail for no known reason mean that the fault is ours, not the images'.
+FAILURES_IN_A_ROW = 10
+WATCH_PERIOD_S = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrival:
+    """One image message and when it came, steady seconds."""
+
+    message: Any
+    at_s: float
+
+
+class ReconstructorNode(LifecycleNode):
+    """Lifecycle: configure loads weights, activate subscribes, deactivate keeps the memory, cleanup drops it."""
+
+    def __init__(self) -> None:
+        super().__init__("human_scene")
+        self.failure = ""
+        self.config: ReconstructorConfig = ReconstructorConfig()
+        self._reconstruction: Reconstruction | None = None
+        self._parameters = NodeParameters(self, ReconstructorConfig, self._on_config)
+        self.config = self._parameters.config
+        self._health = Health(self.get_name(), self.config.camera_name)
+        self._results: ResultPublishers | None = None
+        self._input: CameraInput | None = None
+        self._mailbox: Any = None
+        self._worker: Worker[Arrival] | None = None
+        self._lock = threading.Lock()  # held during a step; whoever changes the stream takes it
+        self._paused = False
+        self._last_stamp_ns: int | None = None
+        self._failures_in_a_row = 0
+        self._map_due, self._rate_due = Throttle(), Throttle()
+        # Plain publishers made here: managed ones are mute while inactive, when errors matter most.
+        self._status_publisher = qos.create_publisher(self, SceneStatus, "~/status", qos.latched(1))
+        self._diagnostics_publisher = qos.create_publisher(self, DiagnosticArray, "/diagnostics", qos.reliable(10))
+        self._services = [self.create_service(Trigger, "~/reset", self._on_reset),
+                          self.create_service(SetBool, "~/pause", self._on_pause),
+                          self.create_service(SaveMap, "~/save_map", self._on_save_map)]
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time stands still while a bag is paused
+        self.create_timer(WATCH_PERIOD_S, self._watch, clock=steady)
+        self.create_timer(self.config.diagnostics.period, self._report, clock=steady)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._on_time_jump)
+
+    # --- the route ----------------------------------------------------------------------------------------
+
+    def _process(self, arrival: Arrival) -> None:
+        """One image from message to results. Raises what makes this image unusable."""
+        header, health = arrival.message.header, self._health
+        with health.stage("decode"):
+            image = decode_message(arrival.message)
+        with health.stage("undistort"):
+            calibration = self._input.calibration(image.shape[1], image.shape[0])
+            frame = convert.to_camera_frame(header, image, calibration)
+        with health.stage("step"):
+            estimate = self._reconstruction.stream.step(frame)
+        with health.stage("map"):
+            self._reconstruction.add_to_map(estimate)
+        with health.stage("publish"):
+            latency_s = self._latency_s(frame.stamp_ns)
+            self._results.publish(estimate, frame.camera_frame, latency_s)
+            if self._map_due.due(frame.stamp_ns, self.config.map.rate):
+                self._results.publish_map(frame.stamp_ns, *self._reconstruction.map_points())
+        health.processed(estimate, latency_s, time.monotonic() - arrival.at_s)
+
+    # --- the worker: one image at a time -------------------------------------------------------------------------
+
+    def _on_item(self, arrival: Arrival) -> None:
+        """Decide whether an image is processed, and count what became of it."""
+        config, health = self.config.input, self._health
+        stamp_ns = convert.stamp_ns(arrival.message.header.stamp)
+        live = config.drop_policy == "latest"
+        too_old = live and config.max_age > 0.0 and time.monotonic() - arrival.at_s > config.max_age
+        too_soon = live and config.max_rate > 0.0 and not self._rate_due.due(stamp_ns, config.max_rate)
+        if self._paused or too_old or too_soon:
+            health.counter.dropped()
+            return
+        try:
+            with self._lock:
+                self._follow_time(stamp_ns)
+                self._process(arrival)
+            self._failures_in_a_row = 0
+        except HumanSceneError as error:
+            self._reject(f"image {stamp_ns / 1e9:.3f} s: {type(error).__name__}: {error}")
+        except Exception as error:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+                raise
+            self.get_logger().error(traceback.format_exc())
+            self._reject(f"image {stamp_ns / 1e9:.3f} s: internal {type(error).__name__}: {error}")
+        if not live:
+            self._publish_status()  # a player without a clock waits for the counters
+
+    def _follow_time(self, stamp_ns: int) -> None:
+        """Stamps that go back, or leave a gap, start a new segment."""
+        last_ns, self._last_stamp_ns = self._last_stamp_ns, stamp_ns
+        if last_ns is None:
+            return
+        step_s, gap_s = (stamp_ns - last_ns) / 1e9, self.config.input.max_gap
+        if step_s < 0.0:
+            self._reset(f"stamps went back by {-step_s:.3f} s")
+        elif gap_s > 0.0 and step_s > gap_s:
+            self._reset(f"{step_s:.1f} s without images (input.max_gap is {gap_s:g} s)")
+
+    def _reset(self, reason: str) -> None:
+        """Forget tracks, map and memory; the caller holds the lock."""
+        assert self._reconstruction is not None
+        self._reconstruction.reset()
+        self._health.segment = self._reconstruction.stream.segment
+        self.get_logger().info(f"segment {self._health.segment}: {reason}")
+
+    def _reject(self, text: str) -> None:
+        self._health.counter.rejected()
+        if self._health.notes.add("rejected", Level.ERROR, text):
+            self.get_logger().error(f"rejected {text}")
+
+    def _on_worker_failure(self, error: BaseException) -> None:
+        """Runs in the dying worker: the process must end, loudly."""
+        self.failure = f"worker died: {type(error).__name__}: {error}"
+        self.get_logger().fatal(self.failure)
+        rclpy.try_shutdown(context=self.context)
+
+    def _latency_s(self, stamp_ns: int) -> float:
+        """Stamp to now; NaN where the stamps are not of this clock (a replay without /clock)."""
+        latency_s = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9
+        return latency_s if 0.0 <= latency_s < 60.0 else float("nan")
+
+    # --- callbacks: all in the executor's thread -----------------------------------------------------------------
+
+    def _on_image(self, message: Any) -> None:
+        self._health.arrived()
+        if self._paused:
+            self._health.counter.dropped()
+            return
+        before = self._mailbox.dropped
+        accepted = self._mailbox.put(Arrival(message, time.monotonic()))
+        self._health.counter.dropped(self._mailbox.dropped - before)
+        if not accepted:
+            self._health.notes.add("backlog", Level.ERROR, (
+                f"{self.config.input.max_pending} images wait already (input.max_pending), new ones are dropped: "
+                "play slower or with bag_node rate 0"))
+
+    def _on_time_jump(self, jump: Any) -> None:
+        """The clock went back: what waits and moves belongs to another time."""
+        if self._results is not None:
+            self._results.tree.clear()
+            self._results.lookups.clear()
+        if self._mailbox is None or self.config.input.drop_policy == "all":
+            return  # in replay the stamps themselves tell, in order and without losing what waits
+        before = self._mailbox.dropped
+        self._mailbox.clear()
+        self._health.counter.dropped(self._mailbox.dropped - before)
+
+    def _on_config(self, config: ReconstructorConfig) -> None:
+        self.config = config
+        if self._results is not None:
+            self._results.config = config
+        if self._reconstruction is not None:
+            with self._lock:
+                self._reconstruction.configure(config)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._reconstruction is None:
+            return convert.fill(response, {"success": False, "message": "not configured: nothing to reset"})
+        with self._lock:
+            self._reset("asked by service")
+            self._last_stamp_ns = None
+        return convert.fill(response, {"success": True, "message": f"segment {self._health.segment}"})
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        with self._lock:
+            self._paused = bool(request.data)
+            self._last_stamp_ns = None  # the pause itself is no gap: the memory is kept
+        self._publish_status()
+        return convert.fill(response, {"success": True, "message": "paused" if self._paused else "running"})
+
+    def _on_save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        if self._reconstruction is None:
+            return convert.fill(response, {"success": False, "message": "not configured: there is no map"})
+        try:
+            with self._lock:  # a copy; writing it does not hold up the worker
+                cloud = self._reconstruction.map_copy(bool(request.include_people), float(request.voxel))
+            points, size = self._reconstruction.save(cloud, request.path, int(request.format))
+        except (HumanSceneError, OSError) as error:
+            return convert.fill(response, {"success": False, "message": str(error)})
+        return convert.fill(response, {"success": True, "message": request.path, "points": points, "bytes": size})
+
+    def _watch(self) -> None:
+        if self._input is not None:
+            self._input.watch()
+        if self._results is not None:
+            self._results.lookups.poll()
+
+    # --- reports -------------------------------------------------------------------------------------------------
+
+    def _silence(self) -> str:
+        """Which topic is silent for how long; empty while images come."""
+        if self._input is None or self._paused or self._input.silent_s < self.config.input.silence_warning:
+            return ""
+        return f"no image for {self._input.silent_s:.0f} s on {self._input.describe()}"
+
+    def _publish_status(self) -> Any:
+        silence = self._silence()
+        _, problems = self._health.problems()
+        state = self._health.state(configured=self._reconstruction is not None, paused=self._paused,
+                                   silent=bool(silence))
+        memory_mib = self._reconstruction.gpu_memory_mib() if self._reconstruction is not None else 0.0
+        report = self._health.status(state, [silence, *problems] if silence else problems, memory_mib)
+        self._status_publisher.publish(convert.fill(SceneStatus(), message_fields.scene_status_fields(
+            self.get_clock().now().nanoseconds, self.config.tf.world_frame, report)))
+        return report
+
+    def _report(self) -> None:
+        """Status and diagnostics, on a steady timer."""
+        report, silence = self._publish_status(), self._silence()
+        if silence and self._health.notes.add("silence", Level.WARN, "no images"):
+            self.get_logger().warning(silence)
+        self._diagnostics_publisher.publish(convert.to_diagnostics(
+            self.get_clock().now().nanoseconds, self._health.reports(
+                report, silence=silence, input_text=self._input.describe() if self._input else "not subscribed",
+                tf_problem=self._results.problem if self._results else "",
+                tf_failed=self._results.lookups.failed if self._results else 0)))
+
+    # --- lifecycle -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Configure and activate if `autostart`; a failure leaves the node unconfigured and says why."""
+        if self.config.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load weights and body model, make publishers."""
+        begun = time.monotonic()
+        try:
+            self._reconstruction = Reconstruction.load(self.config)
+            self._results = ResultPublishers(self, self.config, self._reconstruction.description)
+        except Exception as error:  # rclpy would swallow it
+            known = isinstance(error, HumanSceneError)
+            self._health.configure_error = f"configure failed: {type(error).__name__}: {error}"
+            self.get_logger().error(self._health.configure_error)
+            if not known:
+                self.get_logger().error(traceback.format_exc())
+            self._reconstruction = None
+            self._report()
+            return FAILURE
+        self._health.configure_error = ""
+        self._health.weights, self._health.device = self._reconstruction.weights, self._reconstruction.device
+        self.get_logger().info(f"configured in {time.monotonic() - begun:.1f} s: {self._health.weights} on "
+                               f"{self._health.device}; {self._reconstruction.note}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and subscribe."""
+        self._health.restart()
+        self._last_stamp_ns = None
+        config = self.config.input
+        self._mailbox = LatestSlot() if config.drop_policy == "latest" else BoundedQueue(config.max_pending)
+        self._worker = Worker(self._mailbox, self._on_item, on_failure=self._on_worker_failure, name="reconstruct")
+        self._worker.start()
+        self._input = CameraInput(self, config, self._on_image, self._health.notes)
+        result = super().on_activate(state)
+        self._publish_status()
+        self.get_logger().info(f"ready: {self._input.describe()}, drop_policy {config.drop_policy}")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and stop the worker; the stream keeps its memory."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Drop weights, memory and publishers."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End everything."""
+        self._stop()
+        self._release()
+        return super().on_shutdown(state)
+
+    def destroy_node(self) -> None:
+        """Stop the worker first: it uses the publishers."""
+        self._stop()
+        super().destroy_node()
+
+    def _stop(self) -> None:
+        if self._input is not None:
+            self._input.close()
+        if self._worker is not None and not self._worker.stop():
+            self.get_logger().warning("the worker did not end in time; it is left behind")
+        self._worker = self._input = None
+        if self._mailbox is not None:
+            self._health.counter.dropped(self._mailbox.clear())
+            self._mailbox = None
+
+    def _release(self) -> None:
+        if self._results is not None:
+            self._results.close()
+            self._results = None
+        self._reconstruction = None
+        self._health.weights = self._health.device = ""
+
+
+def main() -> None:
+    """Entry point of the executable `reconstructor_node`."""
+    sys.exit(run_node(ReconstructorNode))
