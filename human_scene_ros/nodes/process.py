@@ -39,19 +39,20 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
 
     rclpy.init(args=sys.argv if argv is None else argv)
     node: Any = None
-    code = 0
+    name, code = "human_scene_ros", 0
     try:
+        executor = SingleThreadedExecutor()  # before `start`, which may end the process at once
         node = make_node()
+        name = node.get_name()
         if hasattr(node, "start"):
             node.start()
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except HumanSceneError as error:
         # The logger may not exist yet; standard error always does.
-        print(f"[{node.get_name() if node else 'human_scene_ros'}] {error}", file=sys.stderr, flush=True)
+        print(f"[{name}] {error}", file=sys.stderr, flush=True)
         code = 2
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,7 +61,7 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
             failure = getattr(node, "failure", "")
             node.destroy_node()
             if failure:
-                print(f"[{node.get_name()}] {failure}", file=sys.stderr, flush=True)
+                print(f"[{name}] {failure}", file=sys.stderr, flush=True)
                 code = 1
         rclpy.try_shutdown()
     return code
