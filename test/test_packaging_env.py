@@ -225,7 +225,9 @@ def test_a_missing_part_of_python_is_named(checkout: Path, missing: str, named: 
 def test_missing_commands_are_named(checkout: Path, tmp_path: Path):
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "cat", "cut", "dirname", "find", "flock", "mkdir", "sha256sum", "sort", "tail", "uname", "make"):
+    needed = ("bash", "cat", "cut", "dirname", "find", "flock", "make", "mkdir", "sha256sum", "sleep", "sort", "tail",
+              "uname")
+    for name in needed:
         (tools / name).symlink_to(shutil.which(name) or "/bin/false")
     run = make_env(checkout, PATH=str(tools))
     assert run.returncode == 1
