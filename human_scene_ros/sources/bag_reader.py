@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat, Qos
+from rosbags.interfaces import Connection, MessageDefinitionFormat, Nodetype, Qos
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
@@ -147,6 +147,25 @@ def header_stamp_ns(data: bytes | memoryview, offset: int = 4) -> int:
     """
     sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, offset)
     return int(sec) * 1_000_000_000 + int(nanosec)
+
+
+def stamp_offset(store: Typestore, msgtype: str) -> tuple[int, bool] | None:
+    """Where serialized messages of a type carry their stamp, for `header_stamp_ns`.
+
+    Returns:
+        (offset, False) for types that begin with a header or time, (offset, True) for types that are a
+        sequence of such messages (TFMessage, MarkerArray: the stamp of the first; its length is at 4),
+        None for others.
+    """
+    fields = store.fielddefs[msgtype][1]
+    node, detail = fields[0][1]
+    if node == Nodetype.NAME and detail in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time"):
+        return 4, False
+    if node == Nodetype.SEQUENCE and len(fields) == 1:
+        element, name = detail[0]  # type: ignore[misc]
+        if element == Nodetype.NAME and stamp_offset(store, str(name)) == (4, False):
+            return 8, True
+    return None
 
 
 def is_recording(path: Path) -> bool:
