@@ -1,0 +1,264 @@
+"""Errors of people against a truth: pure functions, units in the names, alignment in the names.
+
+Definitions follow the reference protocols of WHAM, GVHMR, EMDB and HSfM; every alignment is stated where it
+happens. Undefined values (degenerate alignment, empty set) are NaN, never 0. Arrays are metres; results
+named `_mm` are millimetres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from human_scene_ros.errors import ShapeError
+from human_scene_ros.evaluation.alignment import umeyama
+
+Array = NDArray[np.float64]
+
+REFERENCE_FPS = 30.0
+"""Jitter and acceleration are defined at this rate; other rates are not comparable with published numbers."""
+
+_MPJAE_JOINTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)
+_JITTER_IGNORED_JOINTS = (0, 7, 8, 10, 11, 20, 21, 22, 23)
+
+
+def nanmean(values: NDArray[np.floating] | Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN for none, without a warning."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _pair(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> tuple[Array, Array]:
+    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    if predicted.shape != truth.shape or predicted.ndim < 2 or predicted.shape[-1] != 3:
+        raise ShapeError(f"predicted has shape {predicted.shape}, truth has {truth.shape}; "
+                         "expected the same (..., J, 3)")
+    return predicted, truth
+
+
+def mean_distance(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
+    """(..., J, 3) twice -> (...) mean distance over J, in the unit of the points. No alignment."""
+    predicted, truth = _pair(predicted, truth)
+    return np.linalg.norm(predicted - truth, axis=-1).mean(axis=-1)
+
+
+# --- camera frame ------------------------------------------------------------------------------------------------
+
+def pelvis_of(joints: NDArray[np.floating], pelvis_joints: Sequence[int]) -> Array:
+    """(..., J, 3) -> (..., 3) mean of the named joints ([1, 2] = the hips of SMPL, [0] = its pelvis)."""
+    return np.asarray(joints, np.float64)[..., list(pelvis_joints), :].mean(axis=-2)
+
+
+def root_error_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating],
+                  pelvis_joints: Sequence[int] = (1, 2)) -> Array:
+    """(..., J, 3) -> (...) distance of the pelvises, mm; camera frame, no alignment."""
+    predicted, truth = _pair(predicted, truth)
+    difference = pelvis_of(predicted, pelvis_joints) - pelvis_of(truth, pelvis_joints)
+    return 1e3 * np.linalg.norm(difference, axis=-1)
+
+
+def mpjpe_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating],
+             pelvis_joints: Sequence[int] = (1, 2)) -> Array:
+    """(..., J, 3) -> (...) mean joint distance after both pelvises are moved to the origin, mm."""
+    predicted, truth = _pair(predicted, truth)
+    return 1e3 * mean_distance(predicted - pelvis_of(predicted, pelvis_joints)[..., None, :],
+                               truth - pelvis_of(truth, pelvis_joints)[..., None, :])
+
+
+def pve_mm(predicted_vertices: NDArray[np.floating], truth_vertices: NDArray[np.floating],
+           predicted_joints: NDArray[np.floating], truth_joints: NDArray[np.floating],
+           pelvis_joints: Sequence[int] = (1, 2)) -> Array:
+    """(..., V, 3) and (..., J, 3) -> (...) mean vertex distance after pelvis alignment, mm."""
+    return 1e3 * mean_distance(predicted_vertices - pelvis_of(predicted_joints, pelvis_joints)[..., None, :],
+                               truth_vertices - pelvis_of(truth_joints, pelvis_joints)[..., None, :])
+
+
+def pa_mpjpe_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
+    """(..., J, 3) -> (...) mean distance after one Sim(3) per item (Procrustes), mm; NaN where degenerate."""
+    predicted, truth = _pair(predicted, truth)
+    return 1e3 * mean_distance(umeyama(predicted, truth).apply(predicted), truth)
+
+
+def pa_mve_j_mm(predicted_vertices: NDArray[np.floating], truth_vertices: NDArray[np.floating],
+                predicted_joints: NDArray[np.floating], truth_joints: NDArray[np.floating]) -> Array:
+    """Vertex distance after a Sim(3) fitted on the JOINTS (EMDB), mm; (..., V, 3) and (..., J, 3) -> (...)."""
+    alignment = umeyama(predicted_joints, truth_joints)
+    return 1e3 * mean_distance(alignment.apply(predicted_vertices), truth_vertices)
+
+
+def mpjae_deg(predicted_rot9: NDArray[np.floating], truth_rot24: NDArray[np.floating]) -> Array:
+    """Angles between global orientations of the nine joints of EMDB, degrees.
+
+    Args:
+        predicted_rot9: (T, 9, 3, 3) of joints 0, 1, 2, 4, 5, 16, 17, 18, 19.
+        truth_rot24: (T, 24, 3, 3) of all SMPL joints.
+
+    Returns:
+        (T, 9) degrees.
+    """
+    truth = np.asarray(truth_rot24, np.float64)[:, list(_MPJAE_JOINTS)]
+    difference = np.swapaxes(np.asarray(predicted_rot9, np.float64), -1, -2) @ truth
+    angles = Rotation.from_matrix(difference.reshape(-1, 3, 3)).magnitude()
+    return np.degrees(angles).reshape(difference.shape[:-2])
+
+
+def pck(predicted: NDArray[np.floating], truth: NDArray[np.floating], threshold_mm: float) -> float:
+    """Fraction of (N, J, 3) joints nearer than the threshold (strict), both sets minus joint 0."""
+    return float((_rooted_distance_mm(predicted, truth) < threshold_mm).mean())
+
+
+def pck_auc(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Mean of PCK (not strict) over 0, 5, ..., 150 mm."""
+    distance = _rooted_distance_mm(predicted, truth)
+    return float(np.mean([(distance <= limit).mean() for limit in range(0, 151, 5)]))
+
+
+def _rooted_distance_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
+    predicted, truth = _pair(predicted, truth)
+    return 1e3 * np.linalg.norm((predicted - predicted[..., :1, :]) - (truth - truth[..., :1, :]), axis=-1)
+
+
+def pcdr(predicted_z: NDArray[np.floating], truth_z: NDArray[np.floating], margin_m: float = 0.2) -> float:
+    """Fraction of pairs of people whose order in depth (nearer, within the margin, farther) is right; NaN for < 2."""
+    predicted_z, truth_z = np.asarray(predicted_z, np.float64), np.asarray(truth_z, np.float64)
+    first, second = np.triu_indices(len(truth_z), 1)
+    if not len(first):
+        return float("nan")
+
+    def order(z: Array) -> NDArray[np.int64]:
+        difference = z[first] - z[second]
+        return np.where(np.abs(difference) < margin_m, 0, np.sign(difference)).astype(np.int64)
+
+    return float((order(predicted_z) == order(truth_z)).mean())
+
+
+# --- world frame, one person over time ---------------------------------------------------------------------------
+
+def _chunks(frames: int, length: int) -> Iterator[slice]:
+    for start in range(0, frames, length):
+        yield slice(start, min(start + length, frames))
+
+
+def _chunked_mpjpe_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating], fit_frames: int | None,
+                      chunk: int) -> Array:
+    predicted, truth = _pair(predicted, truth)
+    errors = []
+    for part in _chunks(len(truth), chunk):
+        fit = slice(part.start, part.stop if fit_frames is None else min(part.start + fit_frames, part.stop))
+        alignment = umeyama(predicted[fit].reshape(-1, 3), truth[fit].reshape(-1, 3))
+        moved = alignment.apply(predicted[part].reshape(-1, 3)).reshape(predicted[part].shape)
+        errors.append(1e3 * mean_distance(moved, truth[part]))
+    return np.concatenate(errors) if errors else np.empty(0)
+
+
+def wa_mpjpe_mm(predicted_world: NDArray[np.floating], truth_world: NDArray[np.floating], chunk: int = 100) -> Array:
+    """(T, J, 3) -> (T,) mm; one Sim(3) on all joints of each chunk of frames that are valid in both."""
+    return _chunked_mpjpe_mm(predicted_world, truth_world, None, chunk)
+
+
+def w_mpjpe_mm(predicted_world: NDArray[np.floating], truth_world: NDArray[np.floating], chunk: int = 100) -> Array:
+    """(T, J, 3) -> (T,) mm; Sim(3) on the first two frames of each chunk, so drift inside it counts."""
+    return _chunked_mpjpe_mm(predicted_world, truth_world, 2, chunk)
+
+
+def rte_percent(predicted_root: NDArray[np.floating], truth_root: NDArray[np.floating], *, with_scale: bool = False,
+                min_path_m: float = 0.5) -> Array:
+    """Root trajectory error: (T, 3) -> (T,) percent of the true path length, after SE(3) (or Sim(3)).
+
+    NaN for paths shorter than `min_path_m`: a standing person makes the quotient meaningless.
+    """
+    predicted_root, truth_root = np.asarray(predicted_root, np.float64), np.asarray(truth_root, np.float64)
+    moved = umeyama(predicted_root, truth_root, with_scale=with_scale).apply(predicted_root)
+    length = path_length(truth_root)
+    if length < min_path_m:
+        return np.full(len(truth_root), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 100.0 * np.linalg.norm(moved - truth_root, axis=-1) / length
+
+
+def path_length(positions: NDArray[np.floating]) -> float:
+    """(T, 3) -> metres."""
+    return float(np.linalg.norm(np.diff(np.asarray(positions, np.float64), axis=0), axis=-1).sum())
+
+
+def jitter_10m_s3(joints_world: NDArray[np.floating], fps: float = REFERENCE_FPS) -> Array:
+    """(T, J, 3) -> (T - 3,) mean jerk over the joints, in 10 m/s^3."""
+    x = np.asarray(joints_world, np.float64)
+    jerk = (x[3:] - 3 * x[2:-1] + 3 * x[1:-2] - x[:-3]) * fps**3
+    return np.linalg.norm(jerk, axis=-1).mean(axis=-1) / 10.0
+
+
+def emdb_jitter_10m_s3(joints_world: NDArray[np.floating], fps: float = REFERENCE_FPS) -> tuple[float, float]:
+    """EMDB's jitter of (T, 24, 3), mean and standard deviation: nine joints count as 0 but still divide."""
+    x = np.asarray(joints_world, np.float64)
+    jerk = np.linalg.norm((x[3:] - 3 * x[2:-1] + 3 * x[1:-2] - x[:-3]) * fps**3, axis=-1)
+    jerk[:, list(_JITTER_IGNORED_JOINTS)] = 0.0
+    return float(jerk.mean() / 10.0), float(jerk.std(axis=0).mean() / 10.0)
+
+
+def foot_sliding_mm(predicted_feet: NDArray[np.floating], truth_feet: NDArray[np.floating]) -> Array:
+    """(T, F, 3) world points of the feet -> predicted displacement (mm) wherever the true one is below 10 mm.
+
+    Values are ordered by time, then point; empty without contact.
+    """
+    predicted_feet, truth_feet = _pair(predicted_feet, truth_feet)
+    contact = np.linalg.norm(np.diff(truth_feet, axis=0), axis=-1) < 0.01
+    return 1e3 * np.linalg.norm(np.diff(predicted_feet, axis=0), axis=-1)[contact]
+
+
+def accel_error_m_s2(predicted: NDArray[np.floating], truth: NDArray[np.floating],
+                     valid: NDArray[np.bool_] | None = None, fps: float = REFERENCE_FPS) -> Array:
+    """(T, J, 3) -> (T - 2,) mean over joints of |a_predicted - a_truth|; windows touching an invalid frame drop."""
+    predicted, truth = _pair(predicted, truth)
+    difference = predicted - truth
+    acceleration = (difference[:-2] - 2 * difference[1:-1] + difference[2:]) * fps**2
+    error = np.linalg.norm(acceleration, axis=-1).mean(axis=-1)
+    if valid is None:
+        return error
+    valid = np.asarray(valid, bool)
+    return error[valid[:-2] & valid[1:-1] & valid[2:]]
+
+
+# --- several cameras (HSfM protocol), one time step -------------------------------------------------------------
+
+def multiview_pose_errors_m(predicted_joints: NDArray[np.floating], truth_joints: NDArray[np.floating],
+                            predicted_centres: NDArray[np.floating],
+                            truth_centres: NDArray[np.floating]) -> dict[str, Array]:
+    """(P, J, 3) joints and (V, 3) camera centres -> (P, J) metres each: `w_mpjpe`, `ga_mpjpe`, `pa_mpjpe`.
+
+    W: SE(3) on the camera centres; GA: one Sim(3) on all joints; PA: one Sim(3) per person.
+    """
+    predicted, truth = _pair(predicted_joints, truth_joints)
+
+    def distance(moved: Array) -> Array:
+        return np.linalg.norm(moved - truth, axis=-1)
+
+    flat = predicted.reshape(-1, 3)
+    by_cameras = umeyama(predicted_centres, truth_centres, with_scale=False)
+    together = umeyama(flat, truth.reshape(-1, 3))
+    return {"w_mpjpe": distance(by_cameras.apply(flat).reshape(truth.shape)),
+            "ga_mpjpe": distance(together.apply(flat).reshape(truth.shape)),
+            "pa_mpjpe": distance(umeyama(predicted, truth).apply(predicted))}
+
+
+def camera_rig_errors(T_world_predicted: NDArray[np.floating], T_world_truth: NDArray[np.floating]) -> dict[str, Array]:
+    """(V, 4, 4) camera poses, each in its own world -> errors of a rig.
+
+    Returns:
+        `te_m`, `s_te_m`: (V,) centre errors after SE(3) and Sim(3) on the centres; `ae_deg`: (V (V - 1) / 2,)
+        relative rotation errors of the pairs i < j; `scene_scale_m`: (), largest distance of a true centre from
+        their mean. CCA@k is `te_m < k / 100 * scene_scale_m`, RRA@k is `ae_deg < k`.
+    """
+    predicted, truth = np.asarray(T_world_predicted, np.float64), np.asarray(T_world_truth, np.float64)
+    source, target = predicted[:, :3, 3], truth[:, :3, 3]
+    errors = [np.linalg.norm(umeyama(source, target, with_scale=scale).apply(source) - target, axis=-1)
+              for scale in (False, True)]
+    first, second = np.triu_indices(len(truth), 1)
+    relative = [np.swapaxes(T[first, :3, :3], -1, -2) @ T[second, :3, :3] for T in (predicted, truth)]
+    angle = Rotation.from_matrix(np.swapaxes(relative[0], -1, -2) @ relative[1]).magnitude()
+    scale_m = np.linalg.norm(target - target.mean(axis=0), axis=-1).max()
+    return {"te_m": errors[0], "s_te_m": errors[1], "ae_deg": np.degrees(angle), "scene_scale_m": np.array(scale_m)}
