@@ -15,7 +15,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,16 @@ from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body import skeleton
 from human_scene_ros.body.parameters import BodyParameters
-from human_scene_ros.errors import BodyModelError
-from human_scene_ros.geometry.arrays import check_shape
+from human_scene_ros.errors import BodyModelError, ShapeError
+from human_scene_ros.geometry.arrays import check_finite, check_shape
 
 Array = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 OPEN_BODY_PATH = Path(__file__).parent / "data" / "open_body.npz"
 _REQUIRED = ("v_template", "f", "shapedirs", "J_regressor", "weights", "kintree_table")
+_OPTIONAL = ("posedirs", "lmk_faces_idx", "lmk_bary_coords", "num_betas", "model_name", "not_smplx",
+             "lod1_vertices", "lod1_faces", "lod2_vertices", "lod2_faces")
 _FIRST_EXPRESSION = 300  # column of the official file's 400 where expressions begin
 _POSE_FEATURES = 9 * (skeleton.NUM_JOINTS - 1)
 
@@ -104,31 +106,38 @@ class BodyModel:
         """Level of detail -> arrays for posing it; made once, at first use."""
         everything = np.arange(len(self.v_template))
         levels = {0: (everything, self.faces), **self.lods}
-        return {level: self._mesh(index, faces) for level, (index, faces) in levels.items()}
+        return {level: self._mesh(level, index, faces) for level, (index, faces) in levels.items()}
 
-    def _mesh(self, index: Index, faces: Index) -> Mesh:
+    def _mesh(self, level: int, index: Index, faces: Index) -> Mesh:
+        take = slice(None) if level == 0 else index  # the full mesh shares memory with the model
         n = len(index)
-        directions = np.ascontiguousarray(self.shapedirs[index].reshape(3 * n, -1))
-        pose = None if self.posedirs is None else np.ascontiguousarray(self.posedirs[index].reshape(3 * n, -1))
-        return Mesh(index, faces, np.ascontiguousarray(self.v_template[index]), directions,
-                    sparse.csr_array(self.weights[index]), pose)
+        return Mesh(index, faces, self.v_template[take], self.shapedirs[take].reshape(3 * n, -1),
+                    sparse.csr_array(self.weights[take]),
+                    None if self.posedirs is None else self.posedirs[take].reshape(3 * n, -1))
 
-    def coefficients(self, betas: NDArray[np.floating], expression: NDArray[np.floating] | None = None) -> Array:
+    def coefficients(self, betas: NDArray[np.floating],
+                     expression: NDArray[np.floating] | None = None) -> Array:
         """(..., b <= B) betas and (..., e <= E) expression -> (..., B + E), zeros where none is given.
 
         Raises:
             BodyModelError: More coefficients than the model has.
         """
         betas = np.asarray(betas, np.float32)
-        expression = np.zeros((*betas.shape[:-1], 0), np.float32) if expression is None else np.asarray(expression)
-        for what, given, known in (("betas", betas, self.num_betas), ("expression", expression, self.num_expression)):
-            if given.shape[-1] > known:
-                raise BodyModelError(f"{given.shape[-1]} {what} given, but body model '{self.name}' has {known}; "
-                                     f"leave the rest out or load a file with more columns")
+        self.check_count("betas", betas.shape[-1])
         out = np.zeros((*betas.shape[:-1], self.num_betas + self.num_expression), np.float32)
         out[..., :betas.shape[-1]] = betas
-        out[..., self.num_betas:self.num_betas + expression.shape[-1]] = expression
+        if expression is not None:
+            expression = np.asarray(expression, np.float32)
+            self.check_count("expression", expression.shape[-1])
+            out[..., self.num_betas:self.num_betas + expression.shape[-1]] = expression
         return out
+
+    def check_count(self, what: Literal["betas", "expression"], given: int) -> None:
+        """Raise `BodyModelError` if the model has fewer coefficients than `given`."""
+        known = self.num_betas if what == "betas" else self.num_expression
+        if given > known:
+            raise BodyModelError(f"{given} {what} given, but body model '{self.name}' was loaded with {known}; "
+                                 f"leave the rest out or load more columns")
 
 
 def load_body_model(path: str | Path | None = None, *, num_betas: int = 10, num_expression: int = 10,
@@ -150,78 +159,72 @@ def load_body_model(path: str | Path | None = None, *, num_betas: int = 10, num_
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
-        raise BodyModelError(f"body model {path} does not exist; expected an SMPL-X .npz file "
-                             f"(register at https://smpl-x.is.tue.mpg.de), or leave the path empty for the open body")
+        raise BodyModelError(f"body model {path} does not exist; expected an SMPL-X .npz file (register at "
+                             f"https://smpl-x.is.tue.mpg.de), or leave the path empty for the open body")
+    data: dict[str, NDArray[Any]] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            wanted = {k for k in file.files if k not in ("dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords")}
-            data = {}
-            for key in sorted(wanted):
-                try:
-                    data[key] = file[key]
-                except ValueError as error:  # official files carry a few pickled extras that nobody needs
-                    if "pickle" not in str(error).lower() or key in _REQUIRED:
-                        raise
+            # Only what is used: official files also carry pickled extras, which are never unpickled.
+            data.update({key: file[key] for key in file.files if key in (*_REQUIRED, *_OPTIONAL)})
     except Exception as error:
         raise BodyModelError(f"body model {path} cannot be read ({type(error).__name__}: {error}); "
-                             f"expected an .npz of the SMPL-X layout, complete and without pickled arrays") from error
+                             f"expected a complete .npz of the SMPL-X layout") from error
     for key in _REQUIRED:
         if key not in data:
-            raise BodyModelError(f"body model {path} lacks the key '{key}'; it has {sorted(data)}, "
-                                 f"expected {list(_REQUIRED)}: use the SMPL-X .npz (not SMPL, SMPL-H or a .pkl)")
+            raise BodyModelError(f"body model {path} lacks the key '{key}'; it has {sorted(data)}, expected "
+                                 f"{list(_REQUIRED)}: use the SMPL-X .npz (not SMPL, SMPL-H or a .pkl)")
     return data
 
 
 def _build(path: Path, data: dict[str, NDArray[Any]], num_betas: int, num_expression: int,
            keypoint_vertices: Sequence[int] | None) -> BodyModel:
+    _check_content(path, data)
     template = data["v_template"].astype(np.float32)
-    n = len(template)
-    posedirs = data.get("posedirs")
-    shapes: list[tuple[str, tuple[int | None, ...]]] = [
-        ("v_template", (n, 3)), ("f", (None, 3)), ("shapedirs", (n, 3, None)), ("weights", (n, 55)),
-        ("J_regressor", (55, n)), ("kintree_table", (2, 55))]
-    if posedirs is not None:
-        shapes.append(("posedirs", (n, 3, _POSE_FEATURES)))
-    for key, shape in shapes:
+    faces = data["f"].astype(np.int64)
+    columns = data["shapedirs"].shape[-1]
+    # Official files: 300 shape columns, then 100 of expression. Short ones: 10 of each.
+    split = int(data["num_betas"]) if "num_betas" in data else min(_FIRST_EXPRESSION, max(columns - 10, 0))
+    num_betas, num_expression = min(num_betas, split), min(num_expression, columns - split)
+    keep = [*range(num_betas), *range(split, split + num_expression)]
+    shapedirs = np.ascontiguousarray(data["shapedirs"][:, :, keep], np.float32)
+    posedirs = data["posedirs"].astype(np.float32) if "posedirs" in data and data["posedirs"].any() else None
+    if keypoint_vertices is None:  # a small stand-in has no such vertices: its key points mean nothing
+        keypoint_vertices = [min(v, len(template) - 1) for v in skeleton.KEYPOINT_VERTICES.values()]
+    landmark_index = data.get("lmk_faces_idx", np.zeros(51)).astype(np.int64)
+    regressor = data["J_regressor"].astype(np.float64)  # sums of thousands of terms: do them in float64 once
+    return BodyModel(
+        name=str(data.get("model_name", "smplx")), is_smplx=not bool(data.get("not_smplx", False)),
+        v_template=template, faces=faces, shapedirs=shapedirs, num_betas=num_betas,
+        num_expression=num_expression, posedirs=posedirs, J_regressor=regressor.astype(np.float32),
+        weights=data["weights"].astype(np.float32), parents=skeleton.PARENTS,
+        joint_template=(regressor @ template).astype(np.float32),
+        joint_shapedirs=np.einsum("jv,vck->jck", regressor, shapedirs).astype(np.float32),
+        keypoint_vertices=np.asarray(keypoint_vertices, np.int64), landmark_faces=faces[landmark_index],
+        landmark_weights=data.get("lmk_bary_coords", np.full((51, 3), 1 / 3)).astype(np.float32),
+        lods={level: (data[f"lod{level}_vertices"].astype(np.int64), data[f"lod{level}_faces"].astype(np.int64))
+              for level in (1, 2) if f"lod{level}_vertices" in data})
+
+
+def _check_content(path: Path, data: dict[str, NDArray[Any]]) -> None:
+    n = len(data["v_template"])
+    expected: dict[str, tuple[int | None, ...]] = {
+        "v_template": (n, 3), "f": (None, 3), "shapedirs": (n, 3, None), "weights": (n, 55),
+        "J_regressor": (55, n), "kintree_table": (2, 55), "posedirs": (n, 3, _POSE_FEATURES)}
+    for key, shape in expected.items():
+        if key not in data:
+            continue
         try:
             check_shape(key, data[key], shape)
-        except ValueError as error:
-            raise BodyModelError(f"body model {path}: {error}; is this an SMPL-X file?") from None
-        if not np.isfinite(data[key]).all():
-            raise BodyModelError(f"body model {path}: {key} holds NaN or infinite values; the file is damaged")
-    faces = data["f"].astype(np.int64)
+            check_finite(key, data[key])
+        except ShapeError as error:
+            raise BodyModelError(f"body model {path}: {error}; is this a complete SMPL-X file?") from None
     parents = tuple(int(p) if 0 <= p < 55 else -1 for p in data["kintree_table"][0])  # 4294967295 = no parent
     if parents != skeleton.PARENTS:
         raise BodyModelError(f"body model {path}: kintree_table is not the tree of SMPL-X; "
                              f"got parents {parents}, expected {skeleton.PARENTS}")
-
-    all_dirs = data["shapedirs"]
-    columns = all_dirs.shape[-1]
-    first = int(data["num_betas"]) if "num_betas" in data else min(_FIRST_EXPRESSION, max(columns - 10, 0))
-    num_betas = min(num_betas, first)
-    num_expression = min(num_expression, columns - first)
-    keep = [*range(num_betas), *range(first, first + num_expression)]
-    shapedirs = np.ascontiguousarray(all_dirs[:, :, keep]).astype(np.float32)
-    regressor = data["J_regressor"].astype(np.float32)
-    wide = data["J_regressor"].astype(np.float64)
-    if keypoint_vertices is None:
-        keypoint_vertices = [min(v, n - 1) for v in skeleton.KEYPOINT_VERTICES.values()]
-    lods = {}
-    for level in (1, 2):
-        if f"lod{level}_vertices" in data:
-            lods[level] = (data[f"lod{level}_vertices"].astype(np.int64), data[f"lod{level}_faces"].astype(np.int64))
-    name = str(data["model_name"]) if "model_name" in data else "smplx"
-    landmark_index = data.get("lmk_faces_idx", np.zeros(51, np.int64)).astype(np.int64)
-    landmark_weights = data.get("lmk_bary_coords", np.full((51, 3), 1 / 3))
-    return BodyModel(
-        name=name, is_smplx=not bool(data.get("not_smplx", False)), v_template=template, faces=faces,
-        shapedirs=shapedirs, num_betas=num_betas, num_expression=num_expression,
-        posedirs=posedirs.astype(np.float32) if posedirs is not None and posedirs.any() else None,
-        J_regressor=regressor, weights=data["weights"].astype(np.float32), parents=parents,
-        joint_template=(wide @ template).astype(np.float32),
-        joint_shapedirs=np.einsum("jv,vck->jck", wide, shapedirs).astype(np.float32),
-        keypoint_vertices=np.asarray(keypoint_vertices, np.int64), landmark_faces=faces[landmark_index],
-        landmark_weights=landmark_weights.astype(np.float32), lods=lods)
+    if len(data["f"]) == 0 or int(data["f"].max()) >= n:
+        raise BodyModelError(f"body model {path}: f names vertices up to {int(data['f'].max(initial=-1))}, "
+                             f"but there are {n}")
 
 
 def rotation_matrices(axis_angle: NDArray[np.floating]) -> Array:
@@ -316,35 +319,44 @@ def skin(mesh: Mesh, rotmats: Array, rest: Array, shaped: Array, transl: Array) 
     Returns:
         vertices (..., V', 3) and joints (..., 55, 3).
     """
-    if rotmats.ndim == 4:
-        rest, shaped = (np.broadcast_to(a, (len(rotmats), *a.shape[-2:])) for a in (rest, shaped))
-        transl = np.broadcast_to(transl, (len(rotmats), 3))
-        posed = [skin(mesh, *one) for one in zip(rotmats, rest, shaped, transl, strict=True)]
-        vertices, joints = zip(*posed, strict=True) if posed else ((), ())
-        n = len(mesh.vertex_index)
-        return (np.array(vertices, np.float32).reshape(-1, n, 3), np.array(joints, np.float32).reshape(-1, 55, 3))
+    if rotmats.ndim == 3 + 1:
+        return _skin_people(mesh, rotmats, rest, shaped, transl)
     if mesh.pose_directions is not None:
         feature = (rotmats[1:] - np.eye(3, dtype=np.float32)).reshape(-1)
         shaped = shaped + (mesh.pose_directions @ feature).reshape(-1, 3)
     rotation, posed = chain(rotmats, rest)
     posed = posed + transl
-    transform = np.empty((55, 12), np.float32)  # columns of the rotation, then what remains of the translation
+    transform = np.empty((55, 12), np.float32)  # the three columns of the rotation, then the offset
     transform[:, :9] = rotation.transpose(0, 2, 1).reshape(55, 9)
     transform[:, 9:] = posed - (rotation @ rest[..., None])[..., 0]
     blended = mesh.skin @ transform
-    x, y, z = shaped[:, 0:1], shaped[:, 1:2], shaped[:, 2:3]
-    vertices = blended[:, 0:3] * x
-    vertices += blended[:, 3:6] * y
-    vertices += blended[:, 6:9] * z
-    vertices += blended[:, 9:12]
+    vertices = blended[:, 9:12]
+    for axis in range(3):
+        vertices = vertices + blended[:, 3 * axis:3 * axis + 3] * shaped[:, axis, None]
     return vertices, posed
 
 
+def _skin_people(mesh: Mesh, rotmats: Array, rest: Array, shaped: Array, transl: Array) -> tuple[Array, Array]:
+    """`skin` person by person: at a few thousand vertices each, one person's arrays stay in the cache."""
+    count = len(rotmats)
+    rest, shaped = (np.broadcast_to(a, (count, *a.shape[-2:])) for a in (rest, shaped))
+    transl = np.broadcast_to(transl, (count, 3))
+    vertices = np.empty((count, len(mesh.vertex_index), 3), np.float32)
+    joints = np.empty((count, skeleton.NUM_JOINTS, 3), np.float32)
+    for i in range(count):
+        vertices[i], joints[i] = skin(mesh, rotmats[i], rest[i], shaped[i], transl[i])
+    return vertices, joints
+
+
 def body_mesh(model: BodyModel, lod: int) -> Mesh:
-    """The mesh of a level of detail; `BodyModelError` if the model has no such level."""
-    if lod not in model.meshes:
-        raise BodyModelError(f"body model '{model.name}' has levels of detail {sorted(model.meshes)}; got {lod}")
-    return model.meshes[lod]
+    """The mesh of a level of detail, or of the coarsest level the model has below it (official files: 0).
+
+    Raises:
+        BodyModelError: `lod` is negative.
+    """
+    if lod < 0:
+        raise BodyModelError(f"level of detail {lod}; expected 0 (full mesh), 1 or 2")
+    return model.meshes[max(level for level in model.meshes if level <= lod)]
 
 
 def all_joints(model: BodyModel, vertices: NDArray[np.floating], joints: NDArray[np.floating]) -> Array:
@@ -352,19 +364,22 @@ def all_joints(model: BodyModel, vertices: NDArray[np.floating], joints: NDArray
 
     Joints 55..75 are vertices (`skeleton.KEYPOINT_VERTICES`), 76..126 landmarks of the face.
     """
-    landmarks = np.einsum("...lkc,lk->...lc", vertices[..., model.landmark_faces, :], model.landmark_weights)
-    return np.concatenate([joints, vertices[..., model.keypoint_vertices, :], landmarks], axis=-2).astype(np.float32)
+    corners = vertices[..., model.landmark_faces, :]
+    landmarks = np.einsum("...lkc,lk->...lc", corners, model.landmark_weights)
+    keypoints = vertices[..., model.keypoint_vertices, :]
+    return np.concatenate([joints, keypoints, landmarks], axis=-2).astype(np.float32)
 
 
 def joints(model: BodyModel, parameters: BodyParameters) -> Array:
     """(55, 3) joints in the frame of the parameters, metres; vertices are not computed."""
-    return pose_joints(model, parameters.full_pose(), parameters.betas, parameters.transl, parameters.expression)
+    p = parameters
+    return pose_joints(model, p.full_pose(), p.betas, p.transl, p.expression)
 
 
 def vertices(model: BodyModel, parameters: BodyParameters, lod: int = 0) -> tuple[Array, Index]:
     """(V', 3) vertices in the frame of the parameters, metres, and (F', 3) faces."""
-    posed, _ = pose_vertices(model, parameters.full_pose(), parameters.betas, parameters.transl,
-                             parameters.expression, lod)
+    p = parameters
+    posed, _ = pose_vertices(model, p.full_pose(), p.betas, p.transl, p.expression, lod)
     return posed, body_mesh(model, lod).faces
 
 
@@ -375,7 +390,8 @@ def joints_of_people(model: BodyModel, people: Sequence[BodyParameters]) -> Arra
     return pose_joints(model, *_stack(people))
 
 
-def vertices_of_people(model: BodyModel, people: Sequence[BodyParameters], lod: int = 0) -> tuple[Array, Index]:
+def vertices_of_people(model: BodyModel, people: Sequence[BodyParameters],
+                       lod: int = 0) -> tuple[Array, Index]:
     """(P, V', 3) vertices of P people with equally many coefficients, and (F', 3) faces."""
     mesh = body_mesh(model, lod)
     if not people:

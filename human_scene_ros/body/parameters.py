@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from human_scene_ros.geometry.arrays import check_shape
 Vector = NDArray[np.float32]
 
 
-def _zeros(n: int) -> dataclasses.Field[Vector]:
+def _zeros(n: int) -> Any:
     return dataclasses.field(default_factory=lambda: np.zeros(n, np.float32))
 
 
@@ -21,7 +22,7 @@ class BodyParameters:
     """Axis-angle rotations (radians) in SMPL-X order, hands absolute (`flat_hand_mean=True`, no PCA).
 
     Args:
-        global_orient: (3,) SMPL-X axes -> the frame of the parameters (camera unless the name says otherwise).
+        global_orient: (3,) SMPL-X axes -> the frame of the parameters (camera unless a name says otherwise).
         transl: (3,) metres; SMPL-X's `transl`: pelvis = J0(betas) + transl.
         body_pose: (63,) joints 1..21.
         left_hand_pose: (45,) 15 joints.
@@ -52,5 +53,6 @@ class BodyParameters:
 
     def full_pose(self) -> NDArray[np.float32]:
         """(55, 3) axis-angle in skinning order: root, 21 body, jaw, eyes, left hand, right hand."""
-        return np.concatenate([self.global_orient, self.body_pose, self.jaw_pose, self.leye_pose, self.reye_pose,
-                               self.left_hand_pose, self.right_hand_pose]).reshape(55, 3)
+        return np.concatenate([
+            self.global_orient, self.body_pose, self.jaw_pose, self.leye_pose, self.reye_pose,
+            self.left_hand_pose, self.right_hand_pose]).reshape(55, 3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,29 +26,36 @@ class TorchBody(nn.Module):
         lod: Level of detail of the vertices that `forward` returns; joints never depend on it.
     """
 
+    faces: Tensor
+    template: Tensor
+    directions: Tensor
+    weights: Tensor
+    pose_directions: Tensor | None
+    joint_template: Tensor
+    joint_directions: Tensor
+    keypoint_vertices: Tensor
+    landmark_faces: Tensor
+    landmark_weights: Tensor
+
     def __init__(self, model: BodyModel, lod: int = 0) -> None:
         super().__init__()
         mesh = body_mesh(model, lod)
-        self.num_betas, self.num_expression = model.num_betas, model.num_expression
-        self.name = model.name
-        self.register_buffer("faces", torch.from_numpy(mesh.faces), persistent=False)
-        self.register_buffer("template", torch.from_numpy(mesh.template), persistent=False)
-        self.register_buffer("directions", torch.from_numpy(mesh.directions.T.copy()), persistent=False)
-        self.register_buffer("weights", torch.from_numpy(mesh.skin.toarray()), persistent=False)
-        pose = mesh.pose_directions
-        self.register_buffer("pose_directions", None if pose is None else torch.from_numpy(pose.T.copy()),
-                             persistent=False)
-        self.register_buffer("joint_template", torch.from_numpy(model.joint_template), persistent=False)
-        self.register_buffer("joint_directions", torch.from_numpy(model.joint_shapedirs.reshape(165, -1).T.copy()),
-                             persistent=False)
-        self._full_mesh = lod == 0
-        self.register_buffer("keypoint_vertices", torch.from_numpy(model.keypoint_vertices), persistent=False)
-        self.register_buffer("landmark_faces", torch.from_numpy(model.landmark_faces), persistent=False)
-        self.register_buffer("landmark_weights", torch.from_numpy(model.landmark_weights), persistent=False)
+        self._model = model
+        self._full_mesh = len(mesh.vertex_index) == len(model.v_template)
+        constants = {
+            "faces": mesh.faces, "template": mesh.template, "directions": mesh.directions.T,
+            "weights": mesh.skin.toarray(),
+            "pose_directions": None if mesh.pose_directions is None else mesh.pose_directions.T,
+            "joint_template": model.joint_template, "joint_directions": model.joint_shapedirs.reshape(165, -1).T,
+            "keypoint_vertices": model.keypoint_vertices, "landmark_faces": model.landmark_faces,
+            "landmark_weights": model.landmark_weights}
+        for name, array in constants.items():  # not part of checkpoints: the model file is their source
+            tensor = None if array is None else torch.from_numpy(np.array(array, order="C"))
+            self.register_buffer(name, tensor, persistent=False)
 
     def rest_joints(self, betas: Tensor, expression: Tensor | None = None) -> Tensor:
         """(..., b) betas and (..., e) expression -> (..., 55, 3) joints of the zero pose."""
-        moved = _coefficients(self, betas, expression) @ self.joint_directions
+        moved = self._coefficients(betas, expression) @ self.joint_directions
         return self.joint_template + moved.unflatten(-1, (55, 3))
 
     def joints(self, rotmats: Tensor, betas: Tensor, expression: Tensor | None = None,
@@ -75,15 +83,27 @@ class TorchBody(nn.Module):
         rotation, joints = forward_kinematics(rotmats, rest)
         if transl is not None:
             joints = joints + transl[..., None, :]
-        shaped = self.template + (_coefficients(self, betas, expression) @ self.directions).unflatten(-1, (-1, 3))
+        moved = self._coefficients(betas, expression) @ self.directions
+        shaped = self.template + moved.unflatten(-1, (-1, 3))
         if self.pose_directions is not None:
-            feature = (rotmats[..., 1:, :, :] - torch.eye(3, dtype=rotmats.dtype, device=rotmats.device)).flatten(-3)
+            identity = torch.eye(3, dtype=rotmats.dtype, device=rotmats.device)
+            feature = (rotmats[..., 1:, :, :] - identity).flatten(-3)
             shaped = shaped + (feature @ self.pose_directions).unflatten(-1, (-1, 3))
         offset = joints - (rotation @ rest[..., None])[..., 0]
         transform = torch.cat([rotation.flatten(-2), offset], dim=-1)
         blended = self.weights @ transform
         vertices = (blended[..., :9].unflatten(-1, (3, 3)) @ shaped[..., None])[..., 0] + blended[..., 9:]
         return joints, vertices
+
+    def _coefficients(self, betas: Tensor, expression: Tensor | None) -> Tensor:
+        """(..., B + E), zeros where the caller gave none."""
+        if expression is None:
+            expression = betas.new_zeros(*betas.shape[:-1], 0)
+        self._model.check_count("betas", betas.shape[-1])
+        self._model.check_count("expression", expression.shape[-1])
+        missing = (self._model.num_betas - betas.shape[-1], self._model.num_expression - expression.shape[-1])
+        return torch.cat([nn.functional.pad(betas, (0, missing[0])),
+                          nn.functional.pad(expression, (0, missing[1]))], dim=-1)
 
     def all_joints(self, joints: Tensor, vertices: Tensor) -> Tensor:
         """The (..., 127, 3) joints of SMPL-X tools from what `forward` returns; needs level of detail 0.
@@ -92,24 +112,10 @@ class TorchBody(nn.Module):
             BodyModelError: The vertices are those of a reduced mesh.
         """
         if not self._full_mesh:
-            raise BodyModelError(f"the 127 joints need the full mesh; got {vertices.shape[-2]} vertices of a reduced "
-                                 f"one: make TorchBody with lod=0")
+            raise BodyModelError(f"the 127 joints need the full mesh; got {vertices.shape[-2]} vertices of a "
+                                 f"reduced one: make TorchBody with lod=0")
         landmarks = (vertices[..., self.landmark_faces, :] * self.landmark_weights[..., None]).sum(dim=-2)
         return torch.cat([joints, vertices[..., self.keypoint_vertices, :], landmarks], dim=-2)
-
-
-def _coefficients(body: TorchBody, betas: Tensor, expression: Tensor | None) -> Tensor:
-    """(..., B + E), zeros where the caller gave none."""
-    parts = []
-    for what, given, known in (("betas", betas, body.num_betas), ("expression", expression, body.num_expression)):
-        if given is None:
-            parts.append(betas.new_zeros(*betas.shape[:-1], known))
-            continue
-        if given.shape[-1] > known:
-            raise BodyModelError(f"{given.shape[-1]} {what} given, but body model '{body.name}' has {known}; "
-                                 f"leave the rest out or load a file with more columns")
-        parts.append(nn.functional.pad(given, (0, known - given.shape[-1])))
-    return torch.cat(parts, dim=-1)
 
 
 def forward_kinematics(rotmats: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
