@@ -17,16 +17,16 @@ _human_scene_prepend() {  # NAME FOLDER: puts FOLDER first in the path list NAME
 }
 
 _human_scene_activate() {
-  local root="$1" name site saved
+  local root="$1" name site saved made_with="" sourced=wheels
   local venv="$root/.env/venv" install="$root/.env/install"
-  [ "${HUMAN_SCENE_ENV:-}" = "$root" ] && return 0
+  [ "${HUMAN_SCENE_ENV:-}" = "$root" ] && [ -z "${HUMAN_SCENE_BUILDING:-}" ] && return 0
 
   if [ ! -x "$venv/bin/python" ] || { [ -z "${HUMAN_SCENE_BUILDING:-}" ] && [ ! -f "$root/.env/stamps/build" ]; }; then
     echo "env.sh: the environment is not set up yet; run: make -C '$root' env" >&2
     return 1
   fi
 
-  # Another checkout's environment is taken off first; its paths would look like a sourced ROS.
+  # An environment that is set up already is taken off first; its paths would look like a sourced ROS.
   for name in PATH PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO; do
     saved="HUMAN_SCENE_BEFORE_$name"
     if [ -n "${HUMAN_SCENE_ENV:-}" ]; then
@@ -35,7 +35,15 @@ _human_scene_activate() {
     export "$saved=${!name:-}"
   done
 
-  if [ -z "${ROS_DISTRO:-}" ] || [ -z "${AMENT_PREFIX_PATH:-}" ]; then
+  if [ -n "${ROS_DISTRO:-}" ] && [ -n "${AMENT_PREFIX_PATH:-}" ]; then sourced="$ROS_DISTRO"; fi
+  if [ -f "$root/.env/stamps/ros" ]; then read -r made_with <"$root/.env/stamps/ros"; fi
+  if [ -n "$made_with" ] && [ "$made_with" != "$sourced" ]; then
+    echo "env.sh: this environment was made with ROS '$made_with', now it is '$sourced'; in a shell where it fits" >&2
+    echo "        (source /opt/ros/DISTRO/setup.bash first, or do not), or start over: make distclean env" >&2
+    return 1
+  fi
+
+  if [ "$sourced" = wheels ]; then
     # ROS 2 from wheels. PYTHONPATH of other software could only hide parts of it.
     export PYTHONPATH=""
     export AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"

@@ -63,12 +63,12 @@ def bash(script: str, cwd: Path, **values: str) -> subprocess.CompletedProcess[s
                           text=True, timeout=60, check=False, env=clean_environment(**values))
 
 
-def make_env(root: Path, **values: str) -> subprocess.CompletedProcess[str]:
+def make_env(root: Path, command: str = "bash scripts/make_env", **values: str) -> subprocess.CompletedProcess[str]:
     python = root.parent / "fake_python3"
     python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
     values = {"PYTHON": str(python), "FAKE_LOG": str(root.parent / "log.txt"), **values}
-    return bash("bash scripts/make_env", root, **values)
+    return bash(command, root, **values)
 
 
 def calls(root: Path) -> list[str]:
@@ -211,6 +211,25 @@ def test_an_apt_ros_gets_an_environment_that_sees_the_system(checkout: Path, tmp
     assert "apt_ros.txt" in install and "/ros.txt" not in install and "system_numpy.txt" in install
     assert (checkout / ".env/system_numpy.txt").read_text() == "numpy==1.26.4\n"
     assert "overlay/tf2_msgs" not in build
+
+
+def test_another_ros_than_the_one_it_was_made_with_is_refused(checkout: Path):
+    assert make_env(checkout).returncode == 0
+    other = {"ROS_DISTRO": "kilted", "AMENT_PREFIX_PATH": "/opt/ros/kilted"}
+    run = make_env(checkout, **other)
+    assert run.returncode == 1
+    assert "made with ROS 'wheels', now it is 'kilted'" in run.stderr and "make distclean env" in run.stderr
+    run = bash("./env.sh true", checkout, **other)
+    assert run.returncode == 1
+    assert "made with ROS 'wheels', now it is 'kilted'" in run.stderr
+
+
+def test_it_runs_inside_the_environment_that_it_made(checkout: Path):
+    make_env(checkout)
+    (checkout / "msg/SceneStatus.msg").open("a").write("# changed\n")
+    run = make_env(checkout, command=". ./env.sh && bash scripts/make_env")
+    assert run.returncode == 0, run.stderr
+    assert len(calls(checkout)) == 3
 
 
 @pytest.mark.parametrize(("missing", "named"), [("FAKE_NO_VENV", "python3-venv"), ("FAKE_NO_HEADERS", "python3-dev")])
