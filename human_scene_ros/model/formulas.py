@@ -23,6 +23,34 @@ def take_cells(tokens: Tensor, cells: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def pad_to_square(images: Tensor, side: int) -> Tensor:
+    """Network images (B, 3, H, W) fitted into (B, 3, side, side), bilinear; the rest is black (-1)."""
+    height, width = images.shape[-2:]
+    scale = min(side / height, side / width)
+    inner = (int(height * scale), int(width * scale))
+    resized = F.interpolate(images, size=inner, mode="bilinear", align_corners=False)
+    top, left = (side - inner[0]) // 2, (side - inner[1]) // 2
+    return F.pad(resized, (left, side - inner[1] - left, top, side - inner[0] - top), value=-1.0)
+
+
+def from_square_px(uv: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """(..., 2) pixels of the padded square -> pixels of the (H, W) image, clamped into it."""
+    height, width = size
+    longer = max(height, width)
+    padding = uv.new_tensor([(longer - width) // 2, (longer - height) // 2])
+    return (uv * (longer / side) - padding).clamp(min=0).minimum(uv.new_tensor([width - 1, height - 1]))
+
+
+def crop_from_square(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, side, side) of the padded square -> (B, H, W): nearest resize, centre crop."""
+    height, width = size
+    longer = max(height, width)
+    top, left = (longer - height) // 2, (longer - width) // 2
+    # torch indexes by a float32 ratio, which at exact multiples may fall one short of floor(i * side / longer)
+    square = F.interpolate(mask[:, None], size=(longer, longer), mode="nearest")[:, 0]
+    return square[:, top:top + height, left:left + width]
+
+
 def exp_map(raw: Tensor) -> Tensor:
     """(..., 3) -> the same direction with length e^|raw| - 1."""
     length = raw.norm(dim=-1, keepdim=True)

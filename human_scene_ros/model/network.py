@@ -27,11 +27,14 @@ from torch import Tensor, nn
 from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.geometry.arrays import check_shape
 from human_scene_ros.model.formulas import (
+    crop_from_square,
     cut_windows,
     decode_points,
     decode_pose,
     decode_rgb,
     exp_map,
+    from_square_px,
+    pad_to_square,
     pixel_rays,
     rotations_from_6d,
     soft_sigmoid,
@@ -439,23 +442,13 @@ class HumanSceneNetwork(nn.Module):
                 _note(stages, "enc_block0", x)
         return SceneTokens(self.enc_norm(x), positions, grid, pyramid)
 
-    def human_image(self, images: Tensor) -> Tensor:
-        """The network image, enlarged or shrunk to fit the square of the human branch, padded with black (-1)."""
-        side = self.config.backbone.image_px
-        height, width = images.shape[-2:]
-        scale = min(side / height, side / width)
-        inner = (int(height * scale), int(width * scale))
-        resized = F.interpolate(images, size=inner, mode="bilinear", align_corners=False)
-        top, left = (side - inner[0]) // 2, (side - inner[1]) // 2
-        return F.pad(resized, (left, side - inner[1] - left, top, side - inner[0] - top), value=-1.0)
-
     def human_tokens(self, images: Tensor, scene: SceneTokens,
                      stages: dict[str, Tensor] | None = None) -> tuple[Tensor, tuple[int, int]]:
         """Tokens of the human branch (B, nh * nw, Bw) and their grid (nh, nw)."""
         if self.config.backbone.kind == "pyramid":
             map8 = scene.pyramid[1]
             return self.backbone(map8, scene.as_map(scene.tokens)), tuple(map8.shape[-2:])
-        square = self.human_image(images)
+        square = pad_to_square(images, self.config.backbone.image_px)
         _note(stages, "img_mhmr", square)
         mean, std = (square.new_tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         tokens = self.backbone.encoder((square * 0.5 + 0.5 - mean) / std)
@@ -489,28 +482,17 @@ class HumanSceneNetwork(nn.Module):
 
     def to_network_px(self, loc: Tensor, size: tuple[int, int]) -> Tensor:
         """Human image pixels -> pixels of the (H, W) network image, clamped into it."""
-        height, width = size
         if self.config.backbone.kind == "pyramid":
-            uv = loc
-        else:
-            longer = max(height, width)
-            padding = loc.new_tensor([(longer - width) // 2, (longer - height) // 2])
-            uv = loc * (longer / self.config.backbone.image_px) - padding
-        return uv.clamp(min=0).minimum(uv.new_tensor([width - 1, height - 1]))
+            return loc.clamp(min=0).minimum(loc.new_tensor([size[1] - 1, size[0] - 1]))
+        return from_square_px(loc, self.config.backbone.image_px, size)
 
     def scene_patches(self, loc: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, P, 2) integer (row, column) of the scene patch under each head."""
         return (self.to_network_px(loc, size) // 16).long().flip(-1)
 
     def mask_in_network(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
-        """Mask on the human image (B, R, R) -> (B, H, W); nearest resize and centre crop."""
-        height, width = size
-        if self.config.backbone.kind == "pyramid":
-            return mask
-        longer = max(height, width)
-        rows = torch.arange(height, device=mask.device) + (longer - height) // 2
-        columns = torch.arange(width, device=mask.device) + (longer - width) // 2
-        return mask[:, rows * mask.shape[1] // longer][:, :, columns * mask.shape[2] // longer]
+        """Mask on the human image (B, R, R) -> (B, H, W)."""
+        return mask if self.config.backbone.kind == "pyramid" else crop_from_square(mask, size)
 
     def prompts(self, human_cells: Tensor, scene_cells: Tensor) -> Tensor:
         """(B, P, Bw) human and (B, P, E) scene tokens of each person -> (B, P, D)."""
