@@ -77,10 +77,12 @@ def depth_errors(predicted_m: NDArray[np.floating], truth_m: NDArray[np.floating
         p = np.minimum(p, clip_max_m)
     positive = np.maximum(p, 1e-5)
     ratio = np.maximum(positive / g, g / positive)
+    delta1, delta2, delta3 = (float((ratio < 1.25**k).mean()) for k in (1, 2, 3))
     return DepthErrors(
-        float(np.mean(np.abs(p - g) / g)), float(np.mean((p - g) ** 2 / g)), float(np.sqrt(np.mean((p - g) ** 2))),
-        float(np.sqrt(np.mean((np.log(positive) - np.log(g)) ** 2))),
-        *(float((ratio < 1.25**k).mean()) for k in (1, 2, 3)), int(g.size), float(scale), float(shift))
+        abs_rel=float(np.mean(np.abs(p - g) / g)), sq_rel=float(np.mean((p - g) ** 2 / g)),
+        rmse_m=float(np.sqrt(np.mean((p - g) ** 2))),
+        log_rmse=float(np.sqrt(np.mean((np.log(positive) - np.log(g)) ** 2))),
+        delta1=delta1, delta2=delta2, delta3=delta3, valid_pixels=int(g.size), scale=float(scale), shift_m=float(shift))
 
 
 def _lower_median(values: NDArray[np.float64]) -> float:

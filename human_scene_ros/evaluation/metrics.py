@@ -27,17 +27,16 @@ _JITTER_IGNORED_JOINTS = (0, 7, 8, 10, 11, 20, 21, 22, 23)
 
 def nanmean(values: NDArray[np.floating] | Sequence[float]) -> float:
     """Mean of the values that are not NaN; NaN for none, without a warning."""
-    values = np.asarray(values, np.float64)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")
+    array = np.asarray(values, np.float64)
+    known = array[~np.isnan(array)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _pair(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> tuple[Array, Array]:
-    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-    if predicted.shape != truth.shape or predicted.ndim < 2 or predicted.shape[-1] != 3:
-        raise ShapeError(f"predicted has shape {predicted.shape}, truth has {truth.shape}; "
-                         "expected the same (..., J, 3)")
-    return predicted, truth
+    ours, true = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    if ours.shape != true.shape or ours.ndim < 2 or ours.shape[-1] != 3:
+        raise ShapeError(f"predicted has shape {ours.shape}, truth has {true.shape}; expected the same (..., J, 3)")
+    return ours, true
 
 
 def mean_distance(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
@@ -124,13 +123,12 @@ def _rooted_distance_mm(predicted: NDArray[np.floating], truth: NDArray[np.float
 
 def pcdr(predicted_z: NDArray[np.floating], truth_z: NDArray[np.floating], margin_m: float = 0.2) -> float:
     """Fraction of pairs of people whose order in depth (nearer, within the margin, farther) is right; NaN for < 2."""
-    predicted_z, truth_z = np.asarray(predicted_z, np.float64), np.asarray(truth_z, np.float64)
     first, second = np.triu_indices(len(truth_z), 1)
     if not len(first):
         return float("nan")
 
-    def order(z: Array) -> NDArray[np.int64]:
-        difference = z[first] - z[second]
+    def order(z: NDArray[np.floating]) -> NDArray[np.int64]:
+        difference = np.asarray(z, np.float64)[first] - np.asarray(z, np.float64)[second]
         return np.where(np.abs(difference) < margin_m, 0, np.sign(difference)).astype(np.int64)
 
     return float((order(predicted_z) == order(truth_z)).mean())

@@ -99,7 +99,7 @@ class _Sequence:
 
     poses: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = dataclasses.field(default_factory=list)
     depth: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = dataclasses.field(default_factory=list)
-    joints_world: dict[tuple[int, int], list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = dataclasses.field(
+    joints_world: dict[tuple[int, int], list[tuple[NDArray[np.floating], NDArray[np.floating]]]] = dataclasses.field(
         default_factory=dict)
     frames_of_person: dict[int, int] = dataclasses.field(default_factory=dict)
 
