@@ -1,0 +1,360 @@
+"""Who is who over time in one camera: bodies of a frame in, tracked bodies out.
+
+Association is geometric, in the world, so that the camera may move: each track predicts where its pelvis is and a
+gated assignment gives it the nearest body, where "near" forgives more along the viewing ray, because that is where
+a single camera is wrong. Networks that re-identify people give each body an identity, which then leads.
+
+A Kalman filter with constant velocity follows each pelvis, with the same anisotropy; a person who is not seen is
+predicted by it until `timeout_s`. Smoothing acts where it costs no delay in the picture: distance along the ray (by
+the filter), shape (mean over the track), rotations (One-Euro filter, Casiez et al. 2012); the head stays on the
+pixel where it was seen.
+
+The state is passed in and returned. Track ids rise and are never given to another person. No ROS, no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
+
+from human_scene_ros.body.convert import transformed, with_head_at, with_pelvis_at
+from human_scene_ros.body.model import BodyModel
+from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.errors import ConfigError
+from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.scene import TrackState
+
+Array = NDArray[np.float64]
+PELVIS = 0
+FORBIDDEN = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackConfig:
+    """How bodies become tracks.
+
+    Args:
+        max_distance_m: Distance between a track's prediction and the body that continues it, at most; along the
+            viewing ray it is forgiven in proportion to `depth_noise` and the distance from the camera.
+        timeout_s: A person who has not been seen for so long is lost; until then the body is predicted.
+        confirm_hits: Bodies until a track is confirmed.
+        depth_noise: Relative standard deviation of a body's distance from the camera.
+        lateral_noise_m: Standard deviation of a pelvis across the viewing ray.
+        acceleration: Standard deviation of what people do, m/s^2.
+        max_speed: Speeds above this are not believed, m/s.
+        max_identities: Re-identified people remembered.
+    """
+
+    max_distance_m: float = 0.7
+    timeout_s: float = 1.0
+    confirm_hits: int = 3
+    depth_noise: float = 0.12
+    lateral_noise_m: float = 0.06
+    acceleration: float = 2.0
+    max_speed: float = 4.0
+    max_identities: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("max_distance_m", 0.0, 100.0), ("timeout_s", 0.0, 3600.0), ("confirm_hits", 1, 1000),
+                                ("depth_noise", 0.0, 10.0), ("lateral_noise_m", 1e-4, 10.0),
+                                ("acceleration", 0.0, 100.0), ("max_speed", 0.0, 100.0),
+                                ("max_identities", 0, 100_000)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"track.{name} = {value}: must be in [{low}, {high}]")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmoothingConfig:
+    """How much a track's body is smoothed.
+
+    Args:
+        min_cutoff_hz: One-Euro cut-off of rotations at rest; 0 switches all smoothing off.
+        beta: How much turning speed (rad/s) raises the cut-off.
+        shape_samples: Frames over which the shape is averaged.
+    """
+
+    min_cutoff_hz: float = 1.0
+    beta: float = 0.05
+    shape_samples: int = 100
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("min_cutoff_hz", 0.0, 1000.0), ("beta", 0.0, 1000.0), ("shape_samples", 1, 100_000)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"smoothing.{name} = {value}: must be in [{low}, {high}]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """One body as the network saw it in one frame.
+
+    Args:
+        parameters: Camera frame.
+        joints_camera: (55, 3) metres.
+        score: Detection confidence.
+        head_uv_px: (2,) in the input image.
+        identity: The network's own number of this person, None when it does not re-identify.
+    """
+
+    parameters: BodyParameters
+    joints_camera: NDArray[np.float32]
+    score: float
+    head_uv_px: NDArray[np.float32]
+    identity: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """One person over time.
+
+    Args:
+        track_id: Never given to another person.
+        state: See `TrackState`.
+        age: Frames since it began.
+        hits: Frames in which it was seen.
+        born_ns: Stamp of its first frame.
+        seen_ns: Stamp of the last frame in which it was seen.
+        stamp_ns: Stamp of `mean`.
+        mean: (6,) pelvis position (m) and velocity (m/s), world.
+        covariance: (6, 6).
+        parameters_world: The body when it was last seen, world frame, smoothed.
+        score: Of the last detection.
+        head_uv_px: (2,) where the head was last seen.
+        shape_weight: Samples in the mean shape.
+        identity: The network's number of this person.
+    """
+
+    track_id: int
+    state: TrackState
+    age: int
+    hits: int
+    born_ns: int
+    seen_ns: int
+    stamp_ns: int
+    mean: Array
+    covariance: Array
+    parameters_world: BodyParameters
+    score: float
+    head_uv_px: NDArray[np.float32]
+    shape_weight: float
+    identity: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackerState:
+    """All tracks of a camera.
+
+    Args:
+        tracks: Alive ones.
+        next_id: Of the next new track.
+        identities: (network's number, track id) of people that were lost, oldest first.
+    """
+
+    tracks: tuple[Track, ...] = ()
+    next_id: int = 0
+    identities: tuple[tuple[int, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackedBody:
+    """A track in one frame; `parameters` in the camera frame, smoothed, or predicted when not seen."""
+
+    track: Track
+    parameters: BodyParameters
+    time_since_update_s: float
+
+    @property
+    def velocity_world(self) -> NDArray[np.float32]:
+        """(3,) m/s."""
+        return self.track.mean[3:].astype(np.float32)
+
+
+class Tracker:
+    """`step(observations, ...) -> (bodies, state)`; holds nothing but its configuration and the body model."""
+
+    def __init__(self, body_model: BodyModel, config: TrackConfig | None = None,
+                 smoothing: SmoothingConfig | None = None) -> None:
+        self.body_model = body_model
+        self.config = config or TrackConfig()
+        self.smoothing = smoothing or SmoothingConfig()
+
+    def step(self, observations: Sequence[Observation], T_world_camera: NDArray[np.floating], stamp_ns: int,
+             state: TrackerState) -> tuple[list[TrackedBody], TrackerState]:
+        """Continue the tracks with one frame.
+
+        Args:
+            observations: Bodies of the frame; those with values that are not finite must be left out before.
+            T_world_camera: (4, 4) camera pose of the frame.
+            stamp_ns: Its stamp; not before the last frame's.
+            state: From the previous frame; `TrackerState()` at first.
+
+        Returns:
+            Every track once, by falling score: seen ones, predicted ones, and for the last time lost ones.
+        """
+        T_world_camera = np.asarray(T_world_camera, dtype=np.float64)
+        tracks = [self._predicted(t, stamp_ns) for t in state.tracks]
+        pelvis_world = apply(T_world_camera, np.array([o.joints_camera[PELVIS] for o in observations],
+                                                      dtype=np.float64).reshape(-1, 3))
+        pairs = self._associate(tracks, observations, pelvis_world, T_world_camera[:3, 3], stamp_ns)
+        matched = {i: j for i, j in pairs}
+        taken = set(matched.values())
+        T_camera_world = invert(T_world_camera)
+
+        bodies, alive, identities = [], [], dict(state.identities)
+        for i, track in enumerate(tracks):
+            if i in matched:
+                j = matched[i]
+                body = self._continued(track, observations[j], pelvis_world[j], T_world_camera, T_camera_world,
+                                       stamp_ns)
+            else:
+                body = self._unseen(track, T_camera_world, stamp_ns)
+            bodies.append(body)
+            if body.track.state != TrackState.LOST:
+                alive.append(body.track)
+            elif body.track.identity is not None:
+                identities.pop(body.track.identity, None)
+                identities[body.track.identity] = body.track.track_id
+        next_id = state.next_id
+        for j, observation in enumerate(observations):
+            if j in taken:
+                continue
+            known = identities.pop(observation.identity, None) if observation.identity is not None else None
+            track_id = next_id if known is None else known
+            next_id += known is None
+            body = self._born(track_id, observation, pelvis_world[j], T_world_camera, stamp_ns)
+            bodies.append(body)
+            alive.append(body.track)
+        remembered = tuple(identities.items())
+        remembered = remembered[max(0, len(remembered) - self.config.max_identities):]
+        bodies.sort(key=lambda b: (-b.track.score, b.track.track_id))
+        return bodies, TrackerState(tuple(alive), next_id, remembered)
+
+    def _predicted(self, track: Track, stamp_ns: int) -> Track:
+        dt_s = max(0, stamp_ns - track.stamp_ns) * 1e-9
+        # People stop sooner than they go on: velocity fades over two seconds.
+        fade = np.exp(-dt_s / 2.0)
+        F = np.eye(6)
+        F[:3, 3:] = np.eye(3) * dt_s
+        F[3:, 3:] *= fade
+        variance = self.config.acceleration ** 2
+        Q = np.zeros((6, 6))
+        Q[:3, :3] = np.eye(3) * (variance * dt_s ** 4 / 4.0)
+        Q[:3, 3:] = Q[3:, :3] = np.eye(3) * (variance * dt_s ** 3 / 2.0)
+        Q[3:, 3:] = np.eye(3) * (variance * dt_s ** 2)
+        return dataclasses.replace(track, stamp_ns=max(stamp_ns, track.stamp_ns), mean=F @ track.mean,
+                                   covariance=F @ track.covariance @ F.T + Q)
+
+    def _associate(self, tracks: Sequence[Track], observations: Sequence[Observation], pelvis_world: Array,
+                   centre_world: Array, stamp_ns: int) -> list[tuple[int, int]]:
+        """Pairs (track, observation) of least total distance within the gates."""
+        c = self.config
+        if not tracks or not len(observations):
+            return []
+        cost = np.full((len(tracks), len(observations)), FORBIDDEN)
+        for i, track in enumerate(tracks):
+            offset = pelvis_world - track.mean[:3]
+            ray = pelvis_world - centre_world
+            distance = np.maximum(np.linalg.norm(ray, axis=1), 0.1)
+            along = np.einsum("ni,ni->n", offset, ray) / distance
+            across2 = np.maximum(np.einsum("ni,ni->n", offset, offset) - along ** 2, 0.0)
+            # A doubtful distance is forgiven, up to two standard deviations per gate.
+            forgiven = 1.0 + 2.0 * c.depth_noise * distance / max(c.max_distance_m, 1e-6)
+            apart = np.sqrt(across2 + (along / forgiven) ** 2)
+            # The longer unseen, the farther the person may have come.
+            gate = c.max_distance_m + 0.5 * min(1.0, max(0, stamp_ns - track.seen_ns) * 1e-9)
+            for j, observation in enumerate(observations):
+                same = track.identity is not None and track.identity == observation.identity
+                if apart[j] <= (3.0 * gate if same else gate):
+                    # Known people first, then confirmed tracks before tentative ones.
+                    cost[i, j] = apart[j] - 10.0 * same + 0.1 * (track.state == TrackState.TENTATIVE)
+        rows, columns = linear_sum_assignment(cost)
+        return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] < FORBIDDEN / 2]
+
+    def _measurement_noise(self, pelvis_world: Array, centre_world: Array) -> Array:
+        ray = pelvis_world - centre_world
+        distance = max(float(np.linalg.norm(ray)), 0.1)
+        ray = ray / distance
+        lateral2 = self.config.lateral_noise_m ** 2
+        depth2 = (self.config.depth_noise * distance) ** 2 + lateral2
+        return np.eye(3) * lateral2 + np.outer(ray, ray) * (depth2 - lateral2)
+
+    def _born(self, track_id: int, observation: Observation, pelvis_world: Array, T_world_camera: Array,
+              stamp_ns: int) -> TrackedBody:
+        covariance = np.zeros((6, 6))
+        covariance[:3, :3] = self._measurement_noise(pelvis_world, T_world_camera[:3, 3])
+        covariance[3:, 3:] = np.eye(3)
+        state = TrackState.CONFIRMED if self.config.confirm_hits <= 1 else TrackState.TENTATIVE
+        track = Track(track_id, state, 0, 1, stamp_ns, stamp_ns, stamp_ns, np.concatenate([pelvis_world, np.zeros(3)]),
+                      covariance, transformed(self.body_model, observation.parameters, T_world_camera),
+                      observation.score, observation.head_uv_px, 1.0, observation.identity)
+        return TrackedBody(track, observation.parameters, 0.0)
+
+    def _continued(self, track: Track, observation: Observation, pelvis_world: Array, T_world_camera: Array,
+                   T_camera_world: Array, stamp_ns: int) -> TrackedBody:
+        P, R = track.covariance, self._measurement_noise(pelvis_world, T_world_camera[:3, 3])
+        gain = np.linalg.solve(P[:3, :3] + R, P[:3, :]).T
+        mean = track.mean + gain @ (pelvis_world - track.mean[:3])
+        covariance = (np.eye(6) - gain @ np.eye(3, 6)) @ P
+        speed = float(np.linalg.norm(mean[3:]))
+        if speed > self.config.max_speed:
+            mean[3:] *= self.config.max_speed / speed
+        parameters, weight = observation.parameters, track.shape_weight
+        if self.smoothing.min_cutoff_hz > 0.0:
+            parameters, weight = self._smoothed(track, observation, mean[:3], T_world_camera, T_camera_world, stamp_ns)
+        hits = track.hits + 1
+        confirmed = hits >= self.config.confirm_hits or track.state in (TrackState.CONFIRMED, TrackState.PREDICTED)
+        track = dataclasses.replace(
+            track, state=TrackState.CONFIRMED if confirmed else TrackState.TENTATIVE, age=track.age + 1, hits=hits,
+            seen_ns=stamp_ns, mean=mean, covariance=(covariance + covariance.T) / 2.0,
+            parameters_world=transformed(self.body_model, parameters, T_world_camera), score=observation.score,
+            head_uv_px=observation.head_uv_px, shape_weight=weight,
+            identity=track.identity if observation.identity is None else observation.identity)
+        return TrackedBody(track, parameters, 0.0)
+
+    def _smoothed(self, track: Track, observation: Observation, pelvis_filtered_world: Array, T_world_camera: Array,
+                  T_camera_world: Array, stamp_ns: int) -> tuple[BodyParameters, float]:
+        """The observed body with filtered distance, rotations and shape; the head stays on its ray."""
+        before = transformed(self.body_model, track.parameters_world, T_camera_world)
+        dt_s = max(1e-3, (stamp_ns - track.seen_ns) * 1e-9)
+        seen = observation.parameters
+        pose = self._one_euro(before.full_pose(), seen.full_pose(), dt_s)
+        weight = min(track.shape_weight, self.smoothing.shape_samples - 1)
+        betas = (weight * before.betas + seen.betas) / (weight + 1.0)
+        expression = (weight * before.expression + seen.expression) / (weight + 1.0)
+        parameters = BodyParameters(
+            global_orient=pose[0], transl=seen.transl, body_pose=pose[1:22].reshape(-1), jaw_pose=pose[22],
+            leye_pose=pose[23], reye_pose=pose[24], left_hand_pose=pose[25:40].reshape(-1),
+            right_hand_pose=pose[40:55].reshape(-1), betas=betas.astype(np.float32),
+            expression=expression.astype(np.float32))
+        pelvis, head = observation.joints_camera[PELVIS], observation.joints_camera[HEAD].astype(np.float64)
+        filtered = apply(T_camera_world, pelvis_filtered_world)
+        ratio = 1.0
+        if pelvis[2] > 0.2 and filtered[2] > 0.2:
+            ratio = float(np.clip(filtered[2] / pelvis[2], 0.5, 2.0))
+        return with_head_at(self.body_model, parameters, head * ratio), weight + 1.0
+
+    def _one_euro(self, before: NDArray[np.float32], seen: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
+        """(55, 3) rotation vectors between the two, nearer to `seen` the faster a joint turns."""
+        start = Rotation.from_rotvec(before.astype(np.float64))
+        turn = (start.inv() * Rotation.from_rotvec(seen.astype(np.float64))).as_rotvec()
+        speed = np.linalg.norm(turn, axis=1, keepdims=True) / dt_s
+        cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * speed
+        share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s))
+        return (start * Rotation.from_rotvec(turn * share)).as_rotvec().astype(np.float32)
+
+    def _unseen(self, track: Track, T_camera_world: Array, stamp_ns: int) -> TrackedBody:
+        unseen_s = max(0, stamp_ns - track.seen_ns) * 1e-9
+        # A body seen once or twice may have been nothing: it is not carried on.
+        lost = unseen_s > self.config.timeout_s or track.state == TrackState.TENTATIVE
+        state = TrackState.LOST if lost else TrackState.PREDICTED
+        track = dataclasses.replace(track, state=state, age=track.age + 1)
+        here = transformed(self.body_model, track.parameters_world, T_camera_world)
+        parameters = with_pelvis_at(self.body_model, here, apply(T_camera_world, track.mean[:3]))
+        return TrackedBody(track, parameters, unseen_s)
