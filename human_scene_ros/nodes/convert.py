@@ -10,6 +10,7 @@ Incoming: images become `CameraFrame`s, bodies `BodyView`s, transforms matrices.
 from __future__ import annotations
 
 import array
+import dataclasses
 import functools
 import importlib
 import re
@@ -19,8 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.errors import MessageError
+from human_scene_ros.geometry.transform import apply
 from human_scene_ros.nodes.diagnostics import Report
+from human_scene_ros.nodes.markers import BodyView
 from human_scene_ros.scene import CameraFrame
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.calibration import Calibration
@@ -186,3 +190,33 @@ def to_tf_message(transforms: Iterable[tuple[str, str, int, Matrix]]) -> Any:
 
     return fill(TFMessage(), message_fields.transforms_fields(
         (at_ns, parent, child, T) for parent, child, at_ns, T in transforms))
+
+
+def bodies_from_message(message: Any) -> list[BodyView]:
+    """SmplxBodyArray -> what markers and overlays need; bodies without joints are left out."""
+    views = []
+    for body in message.bodies:
+        joints = np.frombuffer(body.joints, np.float32).reshape(-1, 3) if len(body.joints) else np.zeros((0, 3))
+        if len(joints) >= 22:
+            uv = np.frombuffer(body.joint_uv, np.float32).reshape(-1, 2) if len(body.joint_uv) else np.zeros((0, 2))
+            views.append(BodyView(body.track_id, joints, uv, float(body.score), int(body.track_state) >= 2,
+                                  float(np.linalg.norm(joints[0]))))
+    return views
+
+
+def parameters_from_message(body: Any) -> BodyParameters:
+    """SmplxBody -> its SMPL-X-layout parameters, in the frame of the message."""
+    return BodyParameters(**{f.name: np.array(getattr(body, f.name), np.float32)
+                             for f in dataclasses.fields(BodyParameters)})
+
+
+def pelvis_world(message: Any, bodies: list[BodyView]) -> NDArray[np.float32]:
+    """(people, 3) pelvis positions of `bodies_from_message` in the world frame of the same message."""
+    T_world_camera = message_fields.matrix_of_pose(message.camera_pose.pose)
+    pelvis_camera = stacked([body.joints[0] for body in bodies])
+    return apply(T_world_camera, pelvis_camera)
+
+
+def stacked(points: Iterable[Any]) -> NDArray[np.float32]:
+    """N points -> (N, 3); (0, 3) for none."""
+    return np.asarray(list(points), np.float32).reshape(-1, 3)

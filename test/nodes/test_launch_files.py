@@ -1,0 +1,81 @@
+"""Launch files: by import with the real `launch` packages where they are, by syntax tree everywhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+
+import pytest
+import yaml
+from helpers import REPOSITORY
+
+FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
+EXPECTED = {"namespace", "camera_name", "image_topic", "camera_info_topic", "params_file", "use_sim_time", "rviz",
+            "rviz_config", "log_level", "autostart"}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.name.replace(".", "_"), path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def literal(path, name):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{path.name} has no {name}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_every_argument_has_a_default_and_a_text(path):
+    arguments = literal(path, "ARGUMENTS")
+    assert all(isinstance(default, str) and text.endswith(".") for default, text in arguments.values())
+    used = {n.slice.value for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name) and n.value.id == "value"}
+    assert used == set(arguments), "every argument must have an effect"
+
+
+def test_the_reconstructor_launch_has_the_usual_arguments():
+    assert set(literal(REPOSITORY / "launch" / "reconstructor.launch.py", "ARGUMENTS")) >= EXPECTED
+
+
+def test_executables_exist():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "executable" and node.value.value != "rviz2":
+                assert (REPOSITORY / "scripts" / node.value.value).exists(), node.value.value
+
+
+def test_rviz_shows_our_topics_with_our_qos():
+    config = yaml.safe_load((REPOSITORY / "rviz" / "single_camera.rviz").read_text())
+    topics = {}
+
+    def collect(displays):
+        for display in displays:
+            if "Topic" in display:
+                topics[display["Topic"]["Value"]] = display["Topic"]["Durability Policy"]
+            collect(display.get("Displays", []))
+
+    collect(config["Visualization Manager"]["Displays"])
+    assert topics["/human_scene/map/cloud"] == "Transient Local"
+    assert {"/human_scene/cloud", "/human_scene/path", "/human_scene_markers/skeletons",
+            "/human_scene_markers/overlay"} <= set(topics)
+    source = "".join((REPOSITORY / "human_scene_ros" / "nodes" / f).read_text() for f in ("publishers.py", "markers_node.py"))
+    for topic in topics:
+        name = topic.removeprefix("/human_scene_markers/").removeprefix("/human_scene/")
+        assert name in source, topic
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_descriptions_build_with_the_real_launch_packages(path, monkeypatch):
+    launch = pytest.importorskip("launch", reason="ROS 2's launch packages are not installed")
+    pytest.importorskip("launch_ros", reason="ROS 2's launch packages are not installed")
+    module = load(path)
+    description = module.generate_launch_description()
+    context = launch.LaunchContext()
+    for entity in description.entities[:-1]:
+        entity.visit(context)
+    function = getattr(module, "nodes", None) or module.actions
+    assert len(function(context)) >= 3
