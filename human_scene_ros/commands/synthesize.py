@@ -65,7 +65,7 @@ def _renderer_name(config: object) -> str:
     from human_scene_ros.synthetic.world import WorldConfig
 
     assert isinstance(config, WorldConfig)
-    return make_renderer(config.width, config.height, config.supersample, config.renderer).name
+    return make_renderer(config.width, config.height, config.smooth, config.renderer).name
 
 
 def _write_recording(arguments: argparse.Namespace) -> dict[str, object]:

@@ -59,11 +59,11 @@ def plan(rng: Rng, times: NDArray[np.float64], fov: tuple[float, float], half: N
     height = min(height, ceiling - 0.3)
     aim_z = aim_height[target] if target >= 0 else rng.uniform(0.3, 1.5)
     away = max(float(np.hypot(*(aim - start))), 0.3)
-    pitch = np.arctan2(aim_z + rng.normal(0, 0.15) - height, away) + rng.normal(0, 0.12 * fov[1])
+    pitch = np.arctan2(aim_z + rng.normal(0, 0.15) - height, away) + rng.normal(0, 0.09 * fov[1])
     if rng.random() < 0.3:  # mounted level or nearly so, whatever stands in front
         pitch = pitch * 0.2 + rng.normal(0, 0.04)
     pitch = float(np.clip(pitch, -1.2, 0.5))
-    yaw = float(np.arctan2(*(aim - start)[::-1]) + rng.normal(0, 0.17 * fov[0]))
+    yaw = float(np.arctan2(*(aim - start)[::-1]) + rng.normal(0, 0.15 * fov[0]))
     if rng.random() < 0.06:
         yaw += rng.uniform(-np.pi, np.pi)
     roll = float(rng.normal(0, 0.02) if rng.random() < 0.85 else rng.normal(0, 0.2))

@@ -79,13 +79,19 @@ _ALL = ("noise", "plain", "plain", "wood", "masonry", "tiles", "organic", "strip
 
 
 def _surface(rng: Rng, table: MaterialTable, families: tuple[str, ...], mood: str | None = None,
-             tile_m: tuple[float, float] = (0.3, 2.5), floor: bool = False, glow: float = 0.0) -> int:
+             tile_m: tuple[float, float] = (0.3, 2.5), floor: bool = False, glow: float = 0.0,
+             calm: float = 0.35) -> int:
+    """A random surface; with probability `calm` its pattern hardly differs from its base colour."""
     tile = float(np.exp(rng.uniform(*np.log(tile_m))))
     stretch = float(np.exp(rng.normal(0, 0.2)))
     quarter = rng.choice([0.0, np.pi / 2]) if rng.random() < 0.8 else rng.uniform(0, np.pi)
+    colors = random_colors(rng, 3, mood or str(rng.choice(_MOODS)))
+    contrast, dirt = rng.uniform(0.2, 0.9), rng.uniform(0.05, 0.5)
+    if rng.random() < calm:
+        factor = rng.uniform(0.05, 0.35)
+        colors, contrast, dirt = colors[0] + factor * (colors - colors[0]), contrast * factor, dirt * 0.4
     return table.surface(
-        random_colors(rng, 3, mood or str(rng.choice(_MOODS))), pick_layer(rng, *families),
-        (1 / tile, stretch / tile), float(quarter), float(rng.uniform(0.2, 0.9)), float(rng.uniform(0.05, 0.5)),
+        colors, pick_layer(rng, *families), (1 / tile, stretch / tile), float(quarter), float(contrast), float(dirt),
         pick_layer(rng, "dirt"), float(rng.choice([0.0, 0.0, 0.1, 0.3])), glow, floor)
 
 
@@ -104,7 +110,7 @@ def _lighting(rng: Rng, kind: str, half: NDArray[np.float64], ceiling: float) ->
     if not outdoor:
         for k in range(2):
             lamps[k, 3:] = tint(rng.uniform(0.0, 1.6), 0.08)
-    ambient = rng.uniform(0.3, 0.75)
+    ambient = rng.uniform(0.4, 0.85)
     return Lighting(
         sun.astype(np.float32), tint(rng.uniform(0.2, 0.9) if outdoor else rng.uniform(0.0, 0.6), 0.06).astype(np.float32),
         tint(ambient, 0.05).astype(np.float32), tint(ambient * rng.uniform(0.4, 0.9), 0.05).astype(np.float32),
@@ -140,15 +146,15 @@ def make_place(rng: Rng, kind: str = "") -> Place:
 
 def _walls(rng: Rng, place: Place) -> None:
     (hx, hy), h, b, t = place.half, place.ceiling, place.builder, place.table
-    floor = _surface(rng, t, ("wood", "tiles", "noise", "plain", "masonry", "fabric", "organic"), floor=True, tile_m=(0.6, 3.5))
-    busy = rng.random() < 0.35
+    floor = _surface(rng, t, ("wood", "tiles", "noise", "plain", "masonry", "fabric", "organic"), floor=True, tile_m=(0.6, 3.5), calm=0.5)
+    busy = rng.random() < 0.3
     families = _ALL if busy else ("plain", "plain", "noise", "masonry", "wood")
     mood = None if busy else str(rng.choice(["pale", "pale", "any"]))
-    first = _surface(rng, t, families, mood, (0.5, 4.0))
+    first = _surface(rng, t, families, mood, (0.5, 4.0), calm=0.1 if busy else 0.8)
     walls = [first] * 4
     if rng.random() < 0.4:
         walls[int(rng.integers(4))] = _surface(rng, t, _ALL, None, (0.5, 4.0))
-    top = _surface(rng, t, ("plain", "plain", "tiles", "noise", "wood"), "pale", (0.6, 3.0))
+    top = _surface(rng, t, ("plain", "plain", "tiles", "noise", "wood"), "pale", (0.6, 3.0), calm=0.8)
     b.add("box", (0, 0, -0.1), (2 * hx + 0.4, 2 * hy + 0.4, 0.2), floor)
     b.add("box", (0, 0, h + 0.1), (2 * hx + 0.4, 2 * hy + 0.4, 0.2), top)
     b.add("box", (hx + 0.1, 0, h / 2), (0.2, 2 * hy, h), walls[0])
@@ -239,8 +245,9 @@ def _open_ground(rng: Rng, place: Place) -> None:
     ground = _surface(rng, t, ("organic", "noise", "masonry", "tiles", "plain"), str(rng.choice(["green", "any", "pale"])),
                       (0.8, 5.0), floor=True)
     b.add("box", (0, 0, -0.1), (300, 300, 0.2), ground)
-    sky = t.surface(random_colors(rng, 3, "sky"), pick_layer(rng, "noise"), (1 / 300, 1 / 200), contrast=0.1,
-                    dirt=0.1, dirt_layer=pick_layer(rng, "dirt"), kind=KIND_SKY)
+    clouds = int(rng.choice(textures.library()[1]["noise"][-3:]))
+    sky = t.surface(random_colors(rng, 3, "sky"), clouds, (1 / 300, 1 / 200), contrast=0.1,
+                    dirt=0.1, dirt_layer=textures.library()[1]["dirt"][-1], kind=KIND_SKY)
     # Seen from inside: mirrored through the centre, so that the faces that look inwards are the front faces.
     b.add("box", (0, 0, 0), (-320, -320, -320), sky)
     for _ in range(int(rng.integers(2, 9))):  # buildings, walls and hedges far away
@@ -503,7 +510,7 @@ def furnish(rng: Rng, place: Place, keep_clear: NDArray[np.float64]) -> None:
     outdoor = place.kind == "outdoor"
     weights = np.array([item[3] if outdoor else item[2] for item in _ITEMS])
     area = 4 * place.half[0] * place.half[1]
-    count = int(rng.integers(1, 4 + min(14, area / 3.5)))
+    count = int(rng.integers(2, 6 + min(16, area / 3)))
     taken = [tuple(row) for row in keep_clear]
     for _ in range(count):
         maker, radius, _, _ = _ITEMS[rng.choice(len(_ITEMS), p=weights / weights.sum())]

@@ -1,15 +1,14 @@
 """OpenGL renderer without a window (EGL: a GPU where there is one, Mesa's llvmpipe otherwise).
 
-One draw of scenery and people gives colour, depth along z and instance numbers. With `supersample` the picture is
-drawn at twice the size so that its pixel (2u, 2v) is pixel (u, v) of the camera: labels are exact samples there,
-colour is a 1-2-1 average. Framebuffer rows are image rows, so nothing is flipped on read-back.
+Without `smooth`, one draw of scenery and people gives colour, depth along z and instance numbers. With it, colour
+is drawn with four samples per pixel and labels in a second, cheap draw with one sample at the pixel centre: labels
+are never blended. Framebuffer rows are image rows, so nothing is flipped on read-back.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -176,21 +175,27 @@ void main() {
 """
 
 
-def clip_from_camera(camera: PinholeCamera, width: int, height: int, factor: int) -> NDArray[np.float32]:
-    """(4, 4) OpenGL projection whose framebuffer pixel (factor u, factor v) is the camera's pixel (u, v)."""
+_LABEL_SHADER = """
+#version 330
+uniform sampler2D materials;
+in float depth;
+flat in ivec2 ids;
+layout(location = 0) out vec2 out_label;
+void main() {
+    float kind = texelFetch(materials, ivec2(0, ids.x), 0).w;
+    out_label = kind > 1.5 ? vec2(0.0) : vec2(depth, float(ids.y));
+}
+"""
+
+
+def clip_from_camera(camera: PinholeCamera) -> NDArray[np.float32]:
+    """(4, 4) OpenGL projection: centre of framebuffer pixel (u, v) = pixel (u, v) of the camera."""
     matrix = np.zeros((4, 4), np.float64)
-    matrix[0, 0], matrix[0, 2] = 2 * factor * camera.fx / width, 2 * (factor * camera.cx + 0.5) / width - 1
-    matrix[1, 1], matrix[1, 2] = 2 * factor * camera.fy / height, 2 * (factor * camera.cy + 0.5) / height - 1
+    matrix[0, 0], matrix[0, 2] = 2 * camera.fx / camera.width, 2 * (camera.cx + 0.5) / camera.width - 1
+    matrix[1, 1], matrix[1, 2] = 2 * camera.fy / camera.height, 2 * (camera.cy + 0.5) / camera.height - 1
     matrix[2, 2], matrix[2, 3] = (FAR_M + NEAR_M) / (FAR_M - NEAR_M), -2 * FAR_M * NEAR_M / (FAR_M - NEAR_M)
     matrix[3, 2] = 1.0
     return matrix.astype(np.float32)
-
-
-def average_1_2_1(fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(2H, 2W, 3) -> (H, W, 3), weights 1-2-1 around the fine pixels (2v, 2u)."""
-    kernel = np.array([0.25, 0.5, 0.25], np.float32)
-    blurred = cv2.sepFilter2D(fine, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-    return np.ascontiguousarray(blurred[::2, ::2])
 
 
 class GlRenderer:
@@ -202,19 +207,27 @@ class GlRenderer:
 
     name = "gl"
 
-    def __init__(self, width: int, height: int, supersample: bool = True) -> None:
+    def __init__(self, width: int, height: int, smooth: bool = True) -> None:
         import moderngl
 
-        self._size = (width, height)
-        self._factor = 2 if supersample else 1
         self._context = context = moderngl.create_context(standalone=True, backend="egl", require=330)
         self.device = str(context.info["GL_RENDERER"])
-        fine = (width * self._factor, height * self._factor)
-        self._color = context.texture(fine, 4, dtype="f1")
-        self._label = context.texture(fine, 2, dtype="f4")
-        self._framebuffer = context.framebuffer([self._color, self._label], context.depth_renderbuffer(fine))
-        self._label_framebuffer = context.framebuffer([self._label])
+        size = (width, height)
+        self._color = context.renderbuffer(size, 4)
+        self._label = context.renderbuffer(size, 2, dtype="f4")
+        depth = context.depth_renderbuffer(size)
+        self._labels = context.framebuffer([self._label], depth)
         self._program: Any = context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_FRAGMENT_SHADER)
+        self._label_program: Any = None
+        samples = min(4, context.max_samples) if smooth else 0
+        if samples:
+            self._picture = context.framebuffer([context.renderbuffer(size, 4, samples=samples)],
+                                                context.depth_renderbuffer(size, samples=samples))
+            self._resolved = context.framebuffer([self._color])
+            self._label_program = context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_LABEL_SHADER)
+            self._label_program["materials"].value = 1
+        else:
+            self._picture = self._resolved = context.framebuffer([self._color, self._label], depth)
         layers = textures.library()[0]
         self._patterns = context.texture_array((textures.SIZE, textures.SIZE, len(layers)), 4, layers.tobytes())
         self._patterns.build_mipmaps()
@@ -227,7 +240,7 @@ class GlRenderer:
         context.front_face = "cw"
         self._static_source: Mesh | None = None
         self._static: _Buffers | None = None
-        self._people = _Buffers(context, self._program)
+        self._people = self._buffers()
         self._people_faces: list[NDArray[np.int32]] = []
         self._material_source: Any = None
         self._material_texture: Any = None
@@ -235,24 +248,37 @@ class GlRenderer:
     def render(self, drawing: Drawing, camera: PinholeCamera
                ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         """RGB (H, W, 3) uint8, depth (H, W) float32 metres along z (0 = sky), instance (H, W) uint8."""
-        program = self._program
         self._upload(drawing)
         self._set_lights(drawing)
-        width, height = self._framebuffer.size
-        program["clip_from_camera"].write(clip_from_camera(camera, width, height, self._factor).T.tobytes())
-        program["camera_from_world"].write(drawing.T_camera_world.astype(np.float32).T.tobytes())
         R, t = drawing.T_camera_world[:3, :3], drawing.T_camera_world[:3, 3]
-        program["eye"].value = tuple(-R.T @ t)
-        self._framebuffer.clear(*drawing.lighting.fog, 0.0)
-        self._label_framebuffer.clear()  # clear() gives all attachments one colour; labels start at 0
-        self._framebuffer.use()
-        self._people.draw()
+        self._program["eye"].value = tuple(-R.T @ t)
+        for program in filter(None, (self._program, self._label_program)):
+            program["clip_from_camera"].write(clip_from_camera(camera).T.tobytes())
+            if "camera_from_world" in program:
+                program["camera_from_world"].write(drawing.T_camera_world.astype(np.float32).T.tobytes())
+        self._picture.use()
+        self._picture.clear(*drawing.lighting.fog, 0.0)
+        if self._label_program is None:
+            self._labels.clear()  # clear() gives all attachments one colour; labels start at 0
+            self._picture.use()
+        self._draw(self._program)
+        if self._label_program is not None:
+            self._context.copy_framebuffer(self._resolved, self._picture)
+            self._labels.use()
+            self._labels.clear()
+            self._draw(self._label_program)
+        height, width = camera.height, camera.width
+        color = np.frombuffer(self._resolved.read(components=3, attachment=0, alignment=1), np.uint8)
+        label = np.frombuffer(self._labels.read(components=2, dtype="f4"), np.float32).reshape(height, width, 2)
+        return (color.reshape(height, width, 3), np.ascontiguousarray(label[..., 0]), label[..., 1].astype(np.uint8))
+
+    def _draw(self, program: Any) -> None:
+        self._people.draw(program)
         if self._static is not None:
-            self._static.draw()
-        color = np.frombuffer(self._color.read(), np.uint8).reshape(height, width, 4)[..., :3]
-        label = np.frombuffer(self._label.read(), np.float32).reshape(height, width, 2)[::self._factor, ::self._factor]
-        image = average_1_2_1(np.ascontiguousarray(color)) if self._factor == 2 else np.ascontiguousarray(color)
-        return image, np.ascontiguousarray(label[..., 0]), label[..., 1].astype(np.uint8)
+            self._static.draw(program)
+
+    def _buffers(self) -> _Buffers:
+        return _Buffers(self._context, [p for p in (self._program, self._label_program) if p is not None])
 
     def release(self) -> None:
         """Free the context."""
@@ -261,7 +287,7 @@ class GlRenderer:
     def _upload(self, drawing: Drawing) -> None:
         if drawing.static is not self._static_source:
             if self._static is None:
-                self._static = _Buffers(self._context, self._program)
+                self._static = self._buffers()
             self._static.write(drawing.static.vertices, drawing.static.faces)
             self._static_source = drawing.static
         if drawing.materials is not self._material_source:
@@ -303,14 +329,17 @@ class GlRenderer:
         program["shadow_radius"].write(np.ascontiguousarray(table[:, 4]).tobytes())
 
 
-class _Buffers:
-    """Vertex and index buffers that grow as needed."""
+_LAYOUT = {"in_position": "3f", "in_normal": "3f", "in_surface": "3f", "in_ids": "2f"}
 
-    def __init__(self, context: Any, program: Any) -> None:
-        self._context, self._program = context, program
+
+class _Buffers:
+    """Vertex and index buffers that grow as needed, drawable by several programs."""
+
+    def __init__(self, context: Any, programs: list[Any]) -> None:
+        self._context, self._programs = context, programs
         self._vertices: Any = None
         self._indices: Any = None
-        self._array: Any = None
+        self._arrays: dict[int, Any] = {}
         self._count = 0
 
     def write(self, vertices: NDArray[np.float32] | None, faces: NDArray[np.int32] | None) -> None:
@@ -327,11 +356,15 @@ class _Buffers:
             self._indices.write(index)
             self._count = index.size
         if grown:
-            if self._array is not None:
-                self._array.release()
-            self._array = self._context.vertex_array(
-                self._program, [(self._vertices, "3f 3f 3f 2f", "in_position", "in_normal", "in_surface", "in_ids")],
-                index_buffer=self._indices)
+            for array in self._arrays.values():
+                array.release()
+            self._arrays = {id(p): self._array(p) for p in self._programs}
+
+    def _array(self, program: Any) -> Any:
+        # Attributes that a program does not read are skipped as padding.
+        used = [name for name in _LAYOUT if name in program]
+        layout = " ".join(kind if name in program else f"{4 * int(kind[0])}x" for name, kind in _LAYOUT.items())
+        return self._context.vertex_array(program, [(self._vertices, layout, *used)], index_buffer=self._indices)
 
     def _fit(self, name: str, size: int) -> bool:
         buffer = getattr(self, name)
@@ -342,10 +375,10 @@ class _Buffers:
         setattr(self, name, self._context.buffer(reserve=int(size * 1.25), dynamic=True))
         return True
 
-    def draw(self) -> None:
+    def draw(self, program: Any) -> None:
         """Draw the triangles."""
         if self._count:
-            self._array.render(vertices=self._count)
+            self._arrays[id(program)].render(vertices=self._count)
 
 
 assert VERTEX_FLOATS == 11  # the attribute layout above

@@ -27,13 +27,13 @@ class Renderer(Protocol):
 
 
 @functools.lru_cache(maxsize=4)
-def make_renderer(width: int, height: int, supersample: bool = True, choice: str = "auto") -> Renderer:
+def make_renderer(width: int, height: int, smooth: bool = True, choice: str = "auto") -> Renderer:
     """The renderer for one image size, shared by all worlds of this process.
 
     Args:
         width: Image width, pixels.
         height: Image height, pixels.
-        supersample: Draw at twice the size and average (smooth edges).
+        smooth: Several samples per pixel (smooth edges).
         choice: "auto", "gl" or "numpy".
 
     Raises:
@@ -45,7 +45,7 @@ def make_renderer(width: int, height: int, supersample: bool = True, choice: str
         try:
             from human_scene_ros.synthetic.render_gl import GlRenderer
 
-            renderer = GlRenderer(width, height, supersample)
+            renderer = GlRenderer(width, height, smooth)
             _log.info("synthetic worlds are drawn with OpenGL on %s", renderer.device)
             return renderer
         except Exception as error:  # whatever the GL stack of this machine throws: the answer is the same
@@ -55,4 +55,4 @@ def make_renderer(width: int, height: int, supersample: bool = True, choice: str
             _log.warning("no OpenGL context (%s); synthetic worlds are drawn in numpy, about 10 times slower", error)
     from human_scene_ros.synthetic.render_numpy import NumpyRenderer
 
-    return NumpyRenderer(width, height, supersample)
+    return NumpyRenderer(width, height, smooth)

@@ -46,7 +46,7 @@ class WorldConfig:
         free_pose_fraction: Fraction of people with random limb poses.
         fov_deg: Range of the horizontal field of view.
         body_lod: Level of detail of the bodies: 0 full, 1 about 2,500, 2 about 900 vertices.
-        supersample: Draw at twice the size and average.
+        smooth: Several samples per pixel: smooth edges.
         effects: Strength of noise and switch (0) of all camera effects.
         camera_motion: One of `camera_paths.KINDS`, "" draws one.
         place: room, corridor, hall or outdoor; "" draws one.
@@ -66,7 +66,7 @@ class WorldConfig:
     free_pose_fraction: float = 0.25
     fov_deg: tuple[float, float] = (45.0, 90.0)
     body_lod: int = 2
-    supersample: bool = True
+    smooth: bool = True
     effects: float = 1.0
     camera_motion: str = ""
     place: str = ""
@@ -193,7 +193,7 @@ class SyntheticWorld:
         meshes = tuple(Mesh(rows, a.person.faces) for (rows, _, _), a in zip(posed, self._actors, strict=True))
         drawing = Drawing(self._static, meshes, self._materials, self.place.lighting,
                           self._shadows([joints for _, _, joints in posed]), T_camera_world)
-        renderer = make_renderer(self.config.width, self.config.height, self.config.supersample, self.config.renderer)
+        renderer = make_renderer(self.config.width, self.config.height, self.config.smooth, self.config.renderer)
         image, depth_m, instance = renderer.render(drawing, self.camera)
         people = tuple(self._truth(k, rows, rotation, joints, T_camera_world, depth_m, instance)
                        for k, (rows, rotation, joints) in enumerate(posed))
@@ -248,7 +248,7 @@ class SyntheticWorld:
         top = actor.person.height_m
         if actor.motion.lies:
             return 0.4
-        return float(rng.uniform(0.45, 0.95) * top * (0.7 if actor.motion.seat else 1.0))
+        return float(rng.uniform(0.55, 1.0) * top * (0.7 if actor.motion.seat else 1.0))
 
     def _sit_down(self, rng: np.random.Generator) -> None:
         """Give sitting people something to sit on (and sometimes a table), lying ones sometimes a bed."""
