@@ -44,7 +44,7 @@ def test_pelvis_and_head_round_trips(toy: BodyModel):
 def test_a_moved_body_is_the_body_moved(toy: BodyModel):
     rng = np.random.default_rng(1)
     person = random_people(rng, 1)[0]
-    T_world_camera = make_transform(Rotation.random(rng=rng).as_matrix(), rng.normal(size=3))
+    T_world_camera = make_transform(Rotation.random(None, rng).as_matrix(), rng.normal(size=3))
     in_world = convert.transformed(toy, person, T_world_camera)
     vertices_camera, _ = body.vertices(toy, person)
     np.testing.assert_allclose(body.vertices(toy, in_world)[0], apply(T_world_camera, vertices_camera), atol=2e-5)

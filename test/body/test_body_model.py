@@ -78,7 +78,7 @@ def test_an_elbow_carries_the_forearm_and_nothing_else(open_body: BodyModel):
 
 def test_kinematic_chain_by_hand(toy: BodyModel):
     rng = np.random.default_rng(1)
-    rotation = Rotation.random(55, rng=rng).as_matrix().astype(np.float32)
+    rotation = Rotation.random(55, rng).as_matrix().astype(np.float32)
     rest = rng.normal(size=(55, 3)).astype(np.float32)
     expected = np.zeros((55, 4, 4))
     for joint in range(55):  # T_parent_joint: turn about the joint, which hangs off its parent by a bone
