@@ -47,6 +47,12 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def gpu_memory_mib(device: str | torch.device) -> float:
+    """Peak memory of the network on its GPU, MiB; 0 on a CPU."""
+    device = torch.device(device)
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+
+
 def make_stream(preset: str = "nano", checkpoint: str | Path | None = None, body: str | Path | None = None,
                 device: str = "auto", threads: int = 1, config: StreamConfig | None = None) -> HumanSceneStream:
     """Load everything and make a stream.
