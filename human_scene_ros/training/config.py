@@ -55,7 +55,7 @@ class TrainConfig:
     clip_frames: int = 4
     burn_in: int = 12
     burn_in_from: float = 0.6
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.03
     clip_gradient: float = 1.0

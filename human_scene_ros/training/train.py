@@ -107,7 +107,7 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
 
-    network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device)
+    network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device, memory_format=torch.channels_last)
     body = TorchBody(load_body_model()).to(device)
     optimizer = make_optimizer(network, config)
     average = MovingAverage(network, config.ema)
