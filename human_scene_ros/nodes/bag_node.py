@@ -146,6 +146,7 @@ class BagNode(Node):
         self._source: FrameSource | None = None
         self._outputs: dict[str, Any] = {}
         self._image_publisher: Any = None
+        self._rate = self.config.rate
         self._now_ns = 0
         self._clock_message = Clock()
         self._clock_period_s = 1.0 / self.config.clock_rate if self.config.clock_rate else 0.0
@@ -247,7 +248,7 @@ class BagNode(Node):
                 yield _Item(stamp_ns, lambda p=publishers[topic], d=data: p.publish(bytes(d)), False)  # type: ignore[misc]
 
     def _send_info(self, data: bytes) -> None:
-        publisher = self._outputs[self._info_topic]
+        publisher = self._outputs[self._info_topic or ""]
         if not self.config.frame_id:
             publisher.publish(bytes(data))
             return
@@ -318,9 +319,9 @@ class BagNode(Node):
         for item in self._items():
             if first_ns is None:
                 first_ns = self._now_ns = item.stamp_ns
-            if self.config.rate > 0.0:
+            if self._rate > 0.0:
                 self._pass_time(wall_start_s, first_ns, item.stamp_ns)
-            elif item.is_image:
+            elif item.is_image and self._window.known:
                 self._wait_outstanding(self.config.max_outstanding - 1)
             if self._stop.is_set():
                 return
@@ -334,7 +335,7 @@ class BagNode(Node):
                     break
             else:
                 self._others += 1
-        if self.config.rate == 0.0:
+        if self._window.known:
             self._wait_outstanding(0)
 
     def _enough(self) -> bool:
@@ -342,11 +343,11 @@ class BagNode(Node):
 
     def _pass_time(self, wall_start_s: float, first_ns: int, until_ns: int) -> None:
         """Sleep until the recording's time is `until_ns`, with /clock on the way."""
-        due_s = wall_start_s + (until_ns - first_ns) * 1e-9 / self.config.rate
+        due_s = wall_start_s + (until_ns - first_ns) * 1e-9 / self._rate
         while (left_s := due_s - time.monotonic()) > 0.0:
             if self._stop.wait(min(left_s, self._clock_period_s or left_s)):
                 return
-            elapsed_ns = int((time.monotonic() - wall_start_s) * self.config.rate * 1e9)
+            elapsed_ns = int((time.monotonic() - wall_start_s) * self._rate * 1e9)
             self._now_ns = max(self._now_ns, min(first_ns + elapsed_ns, until_ns))
             if self._now_ns < until_ns:  # the message's own tick comes with it
                 self._tick()
@@ -383,17 +384,15 @@ class BagNode(Node):
             while not self._window.known and time.monotonic() < limit_s and not self._stop.wait(0.02):
                 pass
             if not self._window.known:
+                # Waiting for acknowledged delivery instead would take a heartbeat, seconds, per image.
+                self._rate = 1.0
                 self.get_logger().warning(
-                    f"rate is 0 and nobody sends {self.resolve_topic_name(self.config.status)}: images are paced only "
-                    "by their delivery, a slow consumer may drop some")
+                    f"rate is 0 but nobody sends {self.resolve_topic_name(self.config.status)}: playing at the "
+                    "recorded rate, a slow consumer may drop images")
         self.get_logger().info("playing")
 
     def _wait_outstanding(self, limit: int) -> None:
         """Return once at most `limit` images are on their way."""
-        if not self._window.known:
-            if self._image_publisher is not None:
-                self._image_publisher.wait_for_all_acked(Duration(seconds=5.0))
-            return
         last, progress_s = self._window.outstanding, time.monotonic()
         while (outstanding := self._window.outstanding) > limit and not self._stop.is_set():
             if outstanding != last:

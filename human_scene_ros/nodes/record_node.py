@@ -194,7 +194,7 @@ class RecordNode(Node):
         self._ready = True
         self.get_logger().info(f"ready: {len(self._channels)} topics matched")
 
-    def _on_message(self, topic: str, data: bytes) -> None:
+    def _on_message(self, topic: str, data: Any) -> None:
         channel = self._channels[topic]
         channel.received += 1
         stamp_ns = self._stamp(channel, data)

@@ -162,7 +162,7 @@ def stamp_offset(store: Typestore, msgtype: str) -> tuple[int, bool] | None:
     if node == Nodetype.NAME and detail in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time"):
         return 4, False
     if node == Nodetype.SEQUENCE and len(fields) == 1:
-        element, name = detail[0]  # type: ignore[misc]
+        element, name = detail[0]  # type: ignore[misc,str-unpack]
         if element == Nodetype.NAME and stamp_offset(store, str(name)) == (4, False):
             return 8, True
     return None

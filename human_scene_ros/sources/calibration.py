@@ -90,7 +90,7 @@ class Calibration:
             return image
         map_xy, map_fraction = _maps(self)
         if nearest:
-            return cv2.remap(image, map_xy, None, cv2.INTER_NEAREST)
+            return cv2.remap(image, map_xy, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
         return cv2.remap(image, map_xy, map_fraction, cv2.INTER_LINEAR)
 
 

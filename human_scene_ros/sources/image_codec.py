@@ -252,7 +252,7 @@ def _compressed_bytes(format_text: str, data: Any) -> NDArray[np.uint8]:
     if buffer.size == 0:
         raise ImageError(f"compressed image format '{format_text}': no data")
     try:
-        with PillowImage.open(io.BytesIO(buffer)) as header:
+        with PillowImage.open(io.BytesIO(buffer.tobytes())) as header:
             width, height = header.size
     except PillowImage.DecompressionBombError as error:
         raise ImageError(f"compressed image format '{format_text}': {error}; the limit is {MAX_PIXELS} "

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from human_scene_ros.body.convert import ROT_SMPLX_BODY
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.errors import MessageError
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -46,9 +47,6 @@ JOINT_COUNTS = {0: 0, 1: 22, 2: 55, 3: 127}
 
 LABEL_STATIC, LABEL_GROUND, LABEL_PERSON = 0, 1, 100
 """Values of a cloud's `label`; body i has LABEL_PERSON + i."""
-
-# Columns are the REP-155 axes (x out of the chest, y left, z to the head) in SMPL-X axes (x left, y up, z forward).
-ROT_SMPLX_REP155 = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 
 # An occluder must be this much nearer than the joint: joints lie inside the body, not on its skin.
 _OCCLUSION_MARGIN_M = 0.35
@@ -330,7 +328,7 @@ def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera, description: Bo
     for name, values, limit in (("betas", p.betas, 300), ("expression", p.expression, 100)):
         if len(values) > limit:
             raise MessageError(f"{name} has {len(values)} values; the message holds at most {limit}")
-    rot_camera_pelvis = Rotation.from_rotvec(p.global_orient).as_matrix() @ ROT_SMPLX_REP155
+    rot_camera_pelvis = Rotation.from_rotvec(p.global_orient).as_matrix() @ ROT_SMPLX_BODY
     flags = np.zeros(0, np.uint8) if joint_flags is None else _flat("joint_flags", joint_flags, np.uint8, 55)
     visible = flags & JOINT_VISIBLE
     known_velocity = bool(np.isfinite(body.velocity_world).all())

@@ -18,9 +18,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from human_scene_ros.errors import ImageError, SourceError
 from human_scene_ros.scene import CameraFrame
@@ -94,7 +96,7 @@ def open_source(source: str | Path | int, image_topic: str | None = None, info_t
     """
     path = Path(str(source))
     if isinstance(source, int) or (str(source).isdigit() and not path.exists()):
-        return CameraSource(int(source))
+        return CameraSource(int(str(source)))
     if not path.exists():
         raise SourceError(f"{path} does not exist; expected a rosbag2 folder, .mcap, .db3, video, image folder or "
                           "camera index")
@@ -186,7 +188,7 @@ class VideoSource(FrameSource):
                 done, image = capture.read()
                 if not done:
                     break
-                yield CameraFrame(START_NS + round(index * 1e9 / self.fps), cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                yield CameraFrame(START_NS + round(index * 1e9 / self.fps), _rgb(image))
                 index += 1
         finally:
             capture.release()
@@ -237,10 +239,14 @@ class CameraSource(FrameSource):
             done, image = self._capture.read()
             if not done:
                 raise SourceError(f"{self.name} stopped delivering images")
-            yield CameraFrame(time.time_ns(), cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            yield CameraFrame(time.time_ns(), _rgb(image))
 
     def close(self) -> None:
         self._capture.release()
+
+
+def _rgb(bgr: Any) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def image_topics(bag: BagReader) -> list[str]:
