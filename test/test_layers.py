@@ -146,3 +146,23 @@ def test_test_files_have_unique_names():
     """Test folders are no packages, so two files of one name would hide each other."""
     names = [p.name for p in (REPOSITORY / "test").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_nodes_do_not_overwrite_attributes_of_rclpy():
+    """`self._parameters = ...` in a node replaces rclpy's own table without any error."""
+    node = pytest.importorskip("rclpy.node", reason="needs rclpy; run through ./env.sh")
+    lifecycle = pytest.importorskip("rclpy.lifecycle.node")
+    theirs: set[str] = set()
+    for module in (node, lifecycle):
+        theirs |= assigned_attributes(Path(module.__file__))
+    assert "_parameters" in theirs
+    clashes = {path.name: sorted(assigned_attributes(path) & theirs)
+               for path in (PACKAGE / "nodes").glob("*_node.py")}
+    assert {name: found for name, found in clashes.items() if found} == {}
+
+
+def assigned_attributes(path: Path) -> set[str]:
+    """Names x of all `self.x = ...` in a file."""
+    return {node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name) and node.value.id == "self"}
