@@ -7,10 +7,11 @@ ros2 launch human_scene_ros reconstructor.launch.py namespace:=front image_topic
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node, SetParameter
+
+from launch import LaunchDescription
 
 PACKAGE = "human_scene_ros"
 ARGUMENTS = {

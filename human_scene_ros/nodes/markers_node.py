@@ -46,14 +46,14 @@ class MarkersNode(Node):
 
     def __init__(self) -> None:
         super().__init__("human_scene_markers")
-        self._parameters = NodeParameters(self, MarkersConfig)
+        self._settings = NodeParameters(self, MarkersConfig)
         self._body_model: Any = None
         self._shown: dict[str, set[tuple[str, int]]] = {}
         self._trails: dict[str, collections.deque[Any]] = {}
         self._segment: int | None = None
         self._images: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._image_subscription: Any = None
-        self._publishers = {name: qos.create_publisher(self, MarkerArray, f"~/{name}", qos.reliable(10))
+        self._marker_publishers = {name: qos.create_publisher(self, MarkerArray, f"~/{name}", qos.reliable(10))
                             for name in ("skeletons", "capsules", "trails", "meshes")}
         self._overlay = qos.create_publisher(self, Image, "~/overlay", qos.reliable(1))
         self._bodies = self.create_subscription(SmplxBodyArray, "human_scene/bodies", self._on_bodies, qos.reliable(50))
@@ -77,7 +77,7 @@ class MarkersNode(Node):
         self._show("capsules", header, lambda: [m for b in bodies for m in markers.capsule_markers(b, header)])
         self._show("trails", world, lambda: [markers.trail_marker(track, convert.stacked(points), world)
                                              for track, points in self._trails.items() if len(points) > 1])
-        if self._parameters.config.meshes:
+        if self._settings.config.meshes:
             self._show("meshes", header, lambda: [
                 markers.mesh_marker(body.track_id, *self._mesh(body), header) for body in message.bodies])
         image = self._images.pop(convert.stamp_ns(message.header.stamp), None)
@@ -86,7 +86,7 @@ class MarkersNode(Node):
 
     def _show(self, kind: str, header: dict[str, Any], make: Any) -> None:
         """Publish the markers of one kind and erase those of people who left."""
-        publisher = self._publishers[kind]
+        publisher = self._marker_publishers[kind]
         if not publisher.get_subscription_count():
             return
         shown = make()
@@ -97,7 +97,7 @@ class MarkersNode(Node):
         publisher.publish(convert.fill(MarkerArray(), {"markers": [convert.fill(Marker(), m) for m in shown]}))
 
     def _extend_trails(self, message: SmplxBodyArray, bodies: list[markers.BodyView]) -> None:
-        length = self._parameters.config.trail
+        length = self._settings.config.trail
         positions = convert.pelvis_world(message, bodies)
         present = {body.track_id for body in bodies} if length else set()
         self._trails = {track: points for track, points in self._trails.items() if track in present}
@@ -110,14 +110,14 @@ class MarkersNode(Node):
         from human_scene_ros.body.model import load_body_model, vertices
 
         if self._body_model is None:
-            self._body_model = load_body_model(self._parameters.config.body or None)
-        return vertices(self._body_model, convert.parameters_from_message(body), lod=self._parameters.config.mesh_lod)
+            self._body_model = load_body_model(self._settings.config.body or None)
+        return vertices(self._body_model, convert.parameters_from_message(body), lod=self._settings.config.mesh_lod)
 
     def _watch_overlay(self) -> None:
         """Subscribe to the image only while somebody looks at the overlay."""
         wanted = self._overlay.get_subscription_count() > 0
         if wanted and self._image_subscription is None:
-            transport = self._parameters.config.transport
+            transport = self._settings.config.transport
             topic = image_topic(self, transport)
             message_class = Image if transport == "raw" else CompressedImage
             profile = qos.camera_qos(qos.auto_reliability(self, topic, "auto"), IMAGES_KEPT)

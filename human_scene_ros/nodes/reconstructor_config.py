@@ -10,13 +10,16 @@ from human_scene_ros.nodes.parameters import option
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Which network and body run, and where. All read-only: they decide what `configure` loads."""
+    """Which network and body run, and where."""
 
     preset: Literal["nano", "human3r_672s", "human3r_672b", "human3r_672l", "human3r_896l"] = option(
         "nano", "Network preset; its weights are shipped for nano only.")
     checkpoint: str = option("", "Weights file (.safetensors); empty = the preset's shipped weights.")
     body: str = option("", "SMPL-X-layout body model (.npz); empty = the shipped open body.")
     device: str = option("auto", "torch device: auto, cpu, cuda or cuda:N.")
+    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Arithmetic of the network; auto = float32.")
+    reset_interval: int = option(0, "Frames after which the network's memory starts afresh; 0 = never.", low=0,
+                                 high=1000000, dynamic=True)
     threads: int = option(1, "CPU threads of the network; 0 = torch's own choice.", low=0, high=256)
 
 
@@ -149,5 +152,7 @@ class ReconstructorConfig:
     tf: TfConfig = TfConfig()
     path: PathConfig = PathConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    camera_pose: Literal["auto", "network", "odometry", "static"] = option(
+        "auto", "Where the camera's motion comes from; static for a camera that never moves.")
     camera_name: str = option("camera", "Name of the camera in messages and diagnostics.")
     autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")

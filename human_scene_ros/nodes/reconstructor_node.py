@@ -60,8 +60,8 @@ class ReconstructorNode(LifecycleNode):
         self.failure = ""
         self.config: ReconstructorConfig = ReconstructorConfig()
         self._reconstruction: Reconstruction | None = None
-        self._parameters = NodeParameters(self, ReconstructorConfig, self._on_config)
-        self.config = self._parameters.config
+        self._settings = NodeParameters(self, ReconstructorConfig, self._on_config)
+        self.config = self._settings.config
         self._health = Health(self.get_name(), self.config.camera_name)
         self._results: ResultPublishers | None = None
         self._input: CameraInput | None = None
@@ -75,7 +75,7 @@ class ReconstructorNode(LifecycleNode):
         # Plain publishers made here: managed ones are mute while inactive, when errors matter most.
         self._status_publisher = qos.create_publisher(self, SceneStatus, "~/status", qos.latched(1))
         self._diagnostics_publisher = qos.create_publisher(self, DiagnosticArray, "/diagnostics", qos.reliable(10))
-        self._services = [self.create_service(Trigger, "~/reset", self._on_reset),
+        self._offered_services = [self.create_service(Trigger, "~/reset", self._on_reset),
                           self.create_service(SetBool, "~/pause", self._on_pause),
                           self.create_service(SaveMap, "~/save_map", self._on_save_map)]
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time stands still while a bag is paused

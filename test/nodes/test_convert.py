@@ -172,6 +172,7 @@ def test_everything_again_with_the_checks_of_rclpy_on():
     environment = {**os.environ, "ROS_PYTHON_CHECK_FIELDS": "1"}
     names = ["test_convert.py", "test_markers.py"]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(Path(__file__).parent / n) for n in names)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         *(str(Path(__file__).parent / name) for name in names)],
         env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]

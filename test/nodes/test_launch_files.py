@@ -7,6 +7,7 @@ import importlib.util
 
 import pytest
 import yaml
+
 from helpers import REPOSITORY
 
 FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
@@ -62,7 +63,8 @@ def test_rviz_shows_our_topics_with_our_qos():
     assert topics["/human_scene/map/cloud"] == "Transient Local"
     assert {"/human_scene/cloud", "/human_scene/path", "/human_scene_markers/skeletons",
             "/human_scene_markers/overlay"} <= set(topics)
-    source = "".join((REPOSITORY / "human_scene_ros" / "nodes" / f).read_text() for f in ("publishers.py", "markers_node.py"))
+    source = "".join((REPOSITORY / "human_scene_ros" / "nodes" / name).read_text()
+                     for name in ("publishers.py", "markers_node.py"))
     for topic in topics:
         name = topic.removeprefix("/human_scene_markers/").removeprefix("/human_scene/")
         assert name in source, topic

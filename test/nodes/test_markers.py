@@ -39,7 +39,8 @@ def test_capsules_lie_along_their_limbs():
         axis = Rotation.from_quat([q["x"], q["y"], q["z"], q["w"]]).apply([0.0, 0.0, 1.0])
         limb = body.joints[end] - body.joints[start]
         np.testing.assert_allclose(axis, limb / np.linalg.norm(limb), atol=1e-6)
-        np.testing.assert_allclose(list(marker["scale"].values()), [2 * radius, 2 * radius, np.linalg.norm(limb)], rtol=1e-6)
+        np.testing.assert_allclose(list(marker["scale"].values()),
+                                   [2 * radius, 2 * radius, np.linalg.norm(limb)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("direction", [(0, 0, 1), (0, 0, -1), (1, 0, 0), (0, -1, 0)])
@@ -63,7 +64,8 @@ def test_the_overlay_draws_on_a_copy_and_survives_points_far_away():
     image = np.zeros((48, 64, 3), np.uint8)
     wild = a_body()
     wild.joint_uv_px[:5] = [[np.nan, 0], [1e9, 2], [-1e30, 1], [np.inf, 1], [5e4, 5e4]]
-    drawn = draw_people(image, [wild, BodyView("b2", wild.joints, np.zeros((0, 2), np.float32), 1.0, True, 2.0)], PARENTS)
+    unseen = BodyView("b2", wild.joints, np.zeros((0, 2), np.float32), 1.0, True, 2.0)
+    drawn = draw_people(image, [wild, unseen], PARENTS)
     assert drawn.any() and not image.any() and drawn.shape == image.shape
 
 

@@ -8,11 +8,12 @@ from typing import Literal
 
 import pytest
 import yaml
-from helpers import REPOSITORY
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.nodes.parameters import config_from_flat, flat_from_config, option, parameters_of
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
+
+from helpers import REPOSITORY
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,8 @@ def robot() -> TfTree:
 
 def test_the_letters_of_a_lookup_meet():
     T_lidar_optical = robot().lookup("lidar", "optical", 123)
-    np.testing.assert_allclose(T_lidar_optical, invert(turned(0, -1.0)) @ turned(90, 1.0) @ turned(0, z=0.5), atol=1e-12)
+    T_base_lidar, T_base_camera, T_camera_optical = turned(0, -1.0), turned(90, 1.0), turned(0, z=0.5)
+    np.testing.assert_allclose(T_lidar_optical, invert(T_base_lidar) @ T_base_camera @ T_camera_optical, atol=1e-12)
 
 
 def test_between_two_stamps_it_interpolates():
