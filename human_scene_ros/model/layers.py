@@ -278,12 +278,14 @@ class ConvStem(nn.Module):
 class DinoEncoder(nn.Module):
     """DINOv2 without registers: class token, learned positions, LayerScale blocks."""
 
-    def __init__(self, dim: int, depth: int, heads: int, mlp_ratio: float, patch: int, table_side: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, mlp_ratio: float, patch: int, table_side: int,
+                 unused_keys: bool = True) -> None:
         super().__init__()
         self.table_side = table_side
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + table_side * table_side, dim))
-        self.mask_token = nn.Parameter(torch.zeros(1, dim))  # in every checkpoint, unused at inference
+        if unused_keys:
+            self.mask_token = nn.Parameter(torch.zeros(1, dim))  # in every checkpoint, unused at inference
         self.patch_embed = PatchEmbed(3, dim, patch)
         self.blocks = nn.ModuleList(ScaledBlock(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = layer_norm(dim)

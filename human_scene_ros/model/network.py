@@ -353,7 +353,7 @@ class HumanSceneNetwork(nn.Module):
             self.pose_retriever = PoseMemory(config)
         if b.kind == "dinov2":
             self.backbone: nn.Module = DinoBackbone(
-                DinoEncoder(b.embed_dim, b.depth, b.num_heads, 4.0, b.patch_px, b.table_side))
+                DinoEncoder(b.embed_dim, b.depth, b.num_heads, 4.0, b.patch_px, b.table_side, config.unused_keys))
         else:
             self.backbone = PyramidBackbone(config.stem_dims[2], e, b.embed_dim)
         self.downstream_head = Heads(config)
