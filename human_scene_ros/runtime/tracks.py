@@ -22,16 +22,14 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
-from human_scene_ros.body.convert import transformed, with_head_at, with_pelvis_at
-from human_scene_ros.body.model import BodyModel
+from human_scene_ros.body.model import BodyModel, pose_joints
 from human_scene_ros.body.parameters import BodyParameters
-from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.body.skeleton import HEAD, PELVIS
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.scene import TrackState
 
 Array = NDArray[np.float64]
-PELVIS = 0
 FORBIDDEN = 1e6
 
 
@@ -124,7 +122,8 @@ class Track:
         stamp_ns: Stamp of `mean`.
         mean: (6,) pelvis position (m) and velocity (m/s), world.
         covariance: (6, 6).
-        parameters_world: The body when it was last seen, world frame, smoothed.
+        parameters: The body when it was last seen, in the camera frame of then, smoothed.
+        rot_world_camera: (3, 3) of that camera.
         score: Of the last detection.
         head_uv_px: (2,) where the head was last seen.
         shape_weight: Samples in the mean shape.
@@ -140,7 +139,8 @@ class Track:
     stamp_ns: int
     mean: Array
     covariance: Array
-    parameters_world: BodyParameters
+    parameters: BodyParameters
+    rot_world_camera: Array
     score: float
     head_uv_px: NDArray[np.float32]
     shape_weight: float
@@ -164,10 +164,18 @@ class TrackerState:
 
 @dataclasses.dataclass(frozen=True)
 class TrackedBody:
-    """A track in one frame; `parameters` in the camera frame, smoothed, or predicted when not seen."""
+    """A track in one frame.
+
+    Args:
+        track: The track after this frame.
+        parameters: Camera frame; smoothed, or predicted when the person was not seen.
+        joints_camera: (55, 3) metres.
+        time_since_update_s: 0 when the person was seen.
+    """
 
     track: Track
     parameters: BodyParameters
+    joints_camera: NDArray[np.float32]
     time_since_update_s: float
 
     @property
@@ -199,60 +207,47 @@ class Tracker:
             Every track once, by falling score: seen ones, predicted ones, and for the last time lost ones.
         """
         T_world_camera = np.asarray(T_world_camera, dtype=np.float64)
-        tracks = [self._predicted(t, stamp_ns) for t in state.tracks]
-        pelvis_world = apply(T_world_camera, np.array([o.joints_camera[PELVIS] for o in observations],
-                                                      dtype=np.float64).reshape(-1, 3))
-        pairs = self._associate(tracks, observations, pelvis_world, T_world_camera[:3, 3], stamp_ns)
-        matched = {i: j for i, j in pairs}
-        taken = set(matched.values())
-        T_camera_world = invert(T_world_camera)
+        view = _View(T_world_camera, invert(T_world_camera), stamp_ns)
+        tracks = self._predicted(state.tracks, stamp_ns)
+        pelvis_camera = np.array([o.joints_camera[PELVIS] for o in observations], dtype=np.float64).reshape(-1, 3)
+        pelvis_world = apply(T_world_camera, pelvis_camera)
+        track_of = {j: i for i, j in self._associate(tracks, observations, pelvis_world, view)}
+        seen = set(track_of.values())
 
-        bodies, alive, identities = [], [], dict(state.identities)
-        for i, track in enumerate(tracks):
-            if i in matched:
-                j = matched[i]
-                body = self._continued(track, observations[j], pelvis_world[j], T_world_camera, T_camera_world,
-                                       stamp_ns)
-            else:
-                body = self._unseen(track, T_camera_world, stamp_ns)
-            bodies.append(body)
-            if body.track.state != TrackState.LOST:
-                alive.append(body.track)
-            elif body.track.identity is not None:
-                identities.pop(body.track.identity, None)
-                identities[body.track.identity] = body.track.track_id
-        next_id = state.next_id
+        drafts, identities, next_id = [], dict(state.identities), state.next_id
         for j, observation in enumerate(observations):
-            if j in taken:
+            if j in track_of:
+                drafts.append(self._continued(tracks[track_of[j]], observation, pelvis_world[j], view))
                 continue
             known = identities.pop(observation.identity, None) if observation.identity is not None else None
-            track_id = next_id if known is None else known
+            drafts.append(self._born(next_id if known is None else known, observation, pelvis_world[j], view))
             next_id += known is None
-            body = self._born(track_id, observation, pelvis_world[j], T_world_camera, stamp_ns)
-            bodies.append(body)
-            alive.append(body.track)
-        remembered = tuple(identities.items())
-        remembered = remembered[max(0, len(remembered) - self.config.max_identities):]
-        bodies.sort(key=lambda b: (-b.track.score, b.track.track_id))
-        return bodies, TrackerState(tuple(alive), next_id, remembered)
+        drafts += [self._unseen(track, view) for i, track in enumerate(tracks) if i not in seen]
 
-    def _predicted(self, track: Track, stamp_ns: int) -> Track:
-        dt_s = max(0, stamp_ns - track.stamp_ns) * 1e-9
-        # People stop sooner than they go on: velocity fades over two seconds.
-        fade = np.exp(-dt_s / 2.0)
-        F = np.eye(6)
-        F[:3, 3:] = np.eye(3) * dt_s
-        F[3:, 3:] *= fade
-        variance = self.config.acceleration ** 2
-        Q = np.zeros((6, 6))
-        Q[:3, :3] = np.eye(3) * (variance * dt_s ** 4 / 4.0)
-        Q[:3, 3:] = Q[3:, :3] = np.eye(3) * (variance * dt_s ** 3 / 2.0)
-        Q[3:, 3:] = np.eye(3) * (variance * dt_s ** 2)
-        return dataclasses.replace(track, stamp_ns=max(stamp_ns, track.stamp_ns), mean=F @ track.mean,
-                                   covariance=F @ track.covariance @ F.T + Q)
+        bodies = self._posed(drafts, view)
+        bodies.sort(key=lambda b: (-b.track.score, b.track.track_id))
+        lost = [b.track for b in bodies if b.track.state == TrackState.LOST and b.track.identity is not None]
+        remembered = [*identities.items(), *((t.identity, t.track_id) for t in lost)]
+        remembered = remembered[max(0, len(remembered) - self.config.max_identities):]
+        alive = tuple(b.track for b in bodies if b.track.state != TrackState.LOST)
+        return bodies, TrackerState(alive, next_id, tuple(remembered))
+
+    def _predicted(self, tracks: Sequence[Track], stamp_ns: int) -> list[Track]:
+        predicted = []
+        for track in tracks:
+            dt_s = max(0, stamp_ns - track.stamp_ns) * 1e-9
+            F = np.eye(6)
+            F[:3, 3:] = np.eye(3) * dt_s
+            # People stop sooner than they go on: velocity fades over two seconds.
+            F[3:, 3:] *= np.exp(-dt_s / 2.0)
+            walk = np.array([[dt_s ** 2 / 2.0], [dt_s]])
+            Q = np.kron(walk @ walk.T, np.eye(3)) * self.config.acceleration ** 2
+            predicted.append(dataclasses.replace(track, stamp_ns=max(stamp_ns, track.stamp_ns), mean=F @ track.mean,
+                                                 covariance=F @ track.covariance @ F.T + Q))
+        return predicted
 
     def _associate(self, tracks: Sequence[Track], observations: Sequence[Observation], pelvis_world: Array,
-                   centre_world: Array, stamp_ns: int) -> list[tuple[int, int]]:
+                   view: _View) -> list[tuple[int, int]]:
         """Pairs (track, observation) of least total distance within the gates."""
         c = self.config
         if not tracks or not len(observations):
@@ -260,7 +255,7 @@ class Tracker:
         cost = np.full((len(tracks), len(observations)), FORBIDDEN)
         for i, track in enumerate(tracks):
             offset = pelvis_world - track.mean[:3]
-            ray = pelvis_world - centre_world
+            ray = pelvis_world - view.T_world_camera[:3, 3]
             distance = np.maximum(np.linalg.norm(ray, axis=1), 0.1)
             along = np.einsum("ni,ni->n", offset, ray) / distance
             across2 = np.maximum(np.einsum("ni,ni->n", offset, offset) - along ** 2, 0.0)
@@ -268,7 +263,7 @@ class Tracker:
             forgiven = 1.0 + 2.0 * c.depth_noise * distance / max(c.max_distance_m, 1e-6)
             apart = np.sqrt(across2 + (along / forgiven) ** 2)
             # The longer unseen, the farther the person may have come.
-            gate = c.max_distance_m + 0.5 * min(1.0, max(0, stamp_ns - track.seen_ns) * 1e-9)
+            gate = c.max_distance_m + 0.5 * min(1.0, max(0, view.stamp_ns - track.seen_ns) * 1e-9)
             for j, observation in enumerate(observations):
                 same = track.identity is not None and track.identity == observation.identity
                 if apart[j] <= (3.0 * gate if same else gate):
@@ -285,60 +280,64 @@ class Tracker:
         depth2 = (self.config.depth_noise * distance) ** 2 + lateral2
         return np.eye(3) * lateral2 + np.outer(ray, ray) * (depth2 - lateral2)
 
-    def _born(self, track_id: int, observation: Observation, pelvis_world: Array, T_world_camera: Array,
-              stamp_ns: int) -> TrackedBody:
+    def _born(self, track_id: int, observation: Observation, pelvis_world: Array, view: _View) -> _Draft:
         covariance = np.zeros((6, 6))
-        covariance[:3, :3] = self._measurement_noise(pelvis_world, T_world_camera[:3, 3])
+        covariance[:3, :3] = self._measurement_noise(pelvis_world, view.T_world_camera[:3, 3])
         covariance[3:, 3:] = np.eye(3)
         state = TrackState.CONFIRMED if self.config.confirm_hits <= 1 else TrackState.TENTATIVE
-        track = Track(track_id, state, 0, 1, stamp_ns, stamp_ns, stamp_ns, np.concatenate([pelvis_world, np.zeros(3)]),
-                      covariance, transformed(self.body_model, observation.parameters, T_world_camera),
-                      observation.score, observation.head_uv_px, 1.0, observation.identity)
-        return TrackedBody(track, observation.parameters, 0.0)
+        o = observation
+        track = Track(track_id, state, 0, 1, view.stamp_ns, view.stamp_ns, view.stamp_ns,
+                      np.concatenate([pelvis_world, np.zeros(3)]), covariance, o.parameters,
+                      view.T_world_camera[:3, :3], o.score, o.head_uv_px, 1.0, o.identity)
+        return _Draft(track, o.parameters.full_pose(), o.parameters.betas, o.parameters.expression, HEAD,
+                      o.joints_camera[HEAD].astype(np.float64))
 
-    def _continued(self, track: Track, observation: Observation, pelvis_world: Array, T_world_camera: Array,
-                   T_camera_world: Array, stamp_ns: int) -> TrackedBody:
-        P, R = track.covariance, self._measurement_noise(pelvis_world, T_world_camera[:3, 3])
+    def _continued(self, track: Track, observation: Observation, pelvis_world: Array, view: _View) -> _Draft:
+        P, R = track.covariance, self._measurement_noise(pelvis_world, view.T_world_camera[:3, 3])
         gain = np.linalg.solve(P[:3, :3] + R, P[:3, :]).T
         mean = track.mean + gain @ (pelvis_world - track.mean[:3])
-        covariance = (np.eye(6) - gain @ np.eye(3, 6)) @ P
+        covariance = P - gain @ P[:3, :]
         speed = float(np.linalg.norm(mean[3:]))
         if speed > self.config.max_speed:
             mean[3:] *= self.config.max_speed / speed
-        parameters, weight = observation.parameters, track.shape_weight
-        if self.smoothing.min_cutoff_hz > 0.0:
-            parameters, weight = self._smoothed(track, observation, mean[:3], T_world_camera, T_camera_world, stamp_ns)
         hits = track.hits + 1
         confirmed = hits >= self.config.confirm_hits or track.state in (TrackState.CONFIRMED, TrackState.PREDICTED)
+        seen, head = observation.parameters, observation.joints_camera[HEAD].astype(np.float64)
+        betas, expression, weight, ratio = seen.betas, seen.expression, track.shape_weight, 1.0
+        pose = seen.full_pose()
+        if self.smoothing.min_cutoff_hz > 0.0:
+            dt_s = max(1e-3, (view.stamp_ns - track.seen_ns) * 1e-9)
+            pose = self._one_euro(self._pose_now(track, view), pose, dt_s)
+            weight = min(weight, self.smoothing.shape_samples - 1.0)
+            betas = (weight * track.parameters.betas + betas) / (weight + 1.0)
+            expression = (weight * track.parameters.expression + expression) / (weight + 1.0)
+            weight += 1.0
+            # Only the distance is smoothed: along the head's ray, so that the head stays where it was seen.
+            filtered_z = float(apply(view.T_camera_world, mean[:3])[2])
+            seen_z = float(observation.joints_camera[PELVIS, 2])
+            if seen_z > 0.2 and filtered_z > 0.2:
+                ratio = min(max(filtered_z / seen_z, 0.5), 2.0)
         track = dataclasses.replace(
             track, state=TrackState.CONFIRMED if confirmed else TrackState.TENTATIVE, age=track.age + 1, hits=hits,
-            seen_ns=stamp_ns, mean=mean, covariance=(covariance + covariance.T) / 2.0,
-            parameters_world=transformed(self.body_model, parameters, T_world_camera), score=observation.score,
-            head_uv_px=observation.head_uv_px, shape_weight=weight,
-            identity=track.identity if observation.identity is None else observation.identity)
-        return TrackedBody(track, parameters, 0.0)
+            seen_ns=view.stamp_ns, mean=mean, covariance=(covariance + covariance.T) / 2.0,
+            rot_world_camera=view.T_world_camera[:3, :3], score=observation.score, head_uv_px=observation.head_uv_px,
+            shape_weight=weight, identity=track.identity if observation.identity is None else observation.identity)
+        return _Draft(track, pose, betas, expression, HEAD, head * ratio)
 
-    def _smoothed(self, track: Track, observation: Observation, pelvis_filtered_world: Array, T_world_camera: Array,
-                  T_camera_world: Array, stamp_ns: int) -> tuple[BodyParameters, float]:
-        """The observed body with filtered distance, rotations and shape; the head stays on its ray."""
-        before = transformed(self.body_model, track.parameters_world, T_camera_world)
-        dt_s = max(1e-3, (stamp_ns - track.seen_ns) * 1e-9)
-        seen = observation.parameters
-        pose = self._one_euro(before.full_pose(), seen.full_pose(), dt_s)
-        weight = min(track.shape_weight, self.smoothing.shape_samples - 1)
-        betas = (weight * before.betas + seen.betas) / (weight + 1.0)
-        expression = (weight * before.expression + seen.expression) / (weight + 1.0)
-        parameters = BodyParameters(
-            global_orient=pose[0], transl=seen.transl, body_pose=pose[1:22].reshape(-1), jaw_pose=pose[22],
-            leye_pose=pose[23], reye_pose=pose[24], left_hand_pose=pose[25:40].reshape(-1),
-            right_hand_pose=pose[40:55].reshape(-1), betas=betas.astype(np.float32),
-            expression=expression.astype(np.float32))
-        pelvis, head = observation.joints_camera[PELVIS], observation.joints_camera[HEAD].astype(np.float64)
-        filtered = apply(T_camera_world, pelvis_filtered_world)
-        ratio = 1.0
-        if pelvis[2] > 0.2 and filtered[2] > 0.2:
-            ratio = float(np.clip(filtered[2] / pelvis[2], 0.5, 2.0))
-        return with_head_at(self.body_model, parameters, head * ratio), weight + 1.0
+    def _unseen(self, track: Track, view: _View) -> _Draft:
+        unseen_s = max(0, view.stamp_ns - track.seen_ns) * 1e-9
+        # A body seen once or twice may have been nothing: it is not carried on.
+        lost = unseen_s > self.config.timeout_s or track.state == TrackState.TENTATIVE
+        track = dataclasses.replace(track, state=TrackState.LOST if lost else TrackState.PREDICTED, age=track.age + 1)
+        return _Draft(track, self._pose_now(track, view), track.parameters.betas, track.parameters.expression, PELVIS,
+                      apply(view.T_camera_world, track.mean[:3]))
+
+    def _pose_now(self, track: Track, view: _View) -> NDArray[np.float32]:
+        """(55, 3) the track's last pose, its root as seen from the present camera."""
+        pose = track.parameters.full_pose().copy()
+        turn = Rotation.from_matrix(view.T_camera_world[:3, :3] @ track.rot_world_camera)
+        pose[0] = (turn * Rotation.from_rotvec(pose[0].astype(np.float64))).as_rotvec()
+        return pose
 
     def _one_euro(self, before: NDArray[np.float32], seen: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
         """(55, 3) rotation vectors between the two, nearer to `seen` the faster a joint turns."""
@@ -349,12 +348,44 @@ class Tracker:
         share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s))
         return (start * Rotation.from_rotvec(turn * share)).as_rotvec().astype(np.float32)
 
-    def _unseen(self, track: Track, T_camera_world: Array, stamp_ns: int) -> TrackedBody:
-        unseen_s = max(0, stamp_ns - track.seen_ns) * 1e-9
-        # A body seen once or twice may have been nothing: it is not carried on.
-        lost = unseen_s > self.config.timeout_s or track.state == TrackState.TENTATIVE
-        state = TrackState.LOST if lost else TrackState.PREDICTED
-        track = dataclasses.replace(track, state=state, age=track.age + 1)
-        here = transformed(self.body_model, track.parameters_world, T_camera_world)
-        parameters = with_pelvis_at(self.body_model, here, apply(T_camera_world, track.mean[:3]))
-        return TrackedBody(track, parameters, unseen_s)
+    def _posed(self, drafts: Sequence[_Draft], view: _View) -> list[TrackedBody]:
+        """Place every body by its anchor joint; one pass of forward kinematics for all of them."""
+        if not drafts:
+            return []
+        joints = pose_joints(self.body_model, np.stack([d.pose for d in drafts]), np.stack([d.betas for d in drafts]),
+                             np.zeros((len(drafts), 3), np.float32), np.stack([d.expression for d in drafts]))
+        bodies = []
+        for draft, points in zip(drafts, joints, strict=True):
+            transl = (draft.position - points[draft.anchor]).astype(np.float32)
+            pose = draft.pose.astype(np.float32)
+            parameters = BodyParameters(
+                global_orient=pose[0], transl=transl, body_pose=pose[1:22].reshape(-1), jaw_pose=pose[22],
+                leye_pose=pose[23], reye_pose=pose[24], left_hand_pose=pose[25:40].reshape(-1),
+                right_hand_pose=pose[40:55].reshape(-1), betas=draft.betas.astype(np.float32),
+                expression=draft.expression.astype(np.float32))
+            track, unseen_ns = draft.track, max(0, view.stamp_ns - draft.track.seen_ns)
+            if unseen_ns == 0:
+                track = dataclasses.replace(track, parameters=parameters)
+            bodies.append(TrackedBody(track, parameters, points + transl, unseen_ns * 1e-9))
+        return bodies
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """The camera of the frame."""
+
+    T_world_camera: Array
+    T_camera_world: Array
+    stamp_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draft:
+    """A body before it is placed: its `anchor` joint belongs at `position` in the camera frame."""
+
+    track: Track
+    pose: NDArray[np.float32]
+    betas: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    anchor: int
+    position: Array

@@ -1,4 +1,4 @@
-"""Which pixel of the person mask belongs to which body."""
+"""People of one frame: from the network's arrays to bodies, and which mask pixel belongs to which body."""
 
 from __future__ import annotations
 
@@ -7,13 +7,46 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from human_scene_ros.body.skeleton import PARENTS
+from human_scene_ros.body.convert import network_to_full_rotations
+from human_scene_ros.body.model import BodyModel, chain, rest_joints
+from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.body.skeleton import HEAD, PARENTS
 from human_scene_ros.geometry.camera import PinholeCamera
 
 NOBODY = 255
 LIMB_RADIUS_M = 0.06
 REACH_M = 0.6  # a person pixel farther than this from every bone is somebody without a body
+
+
+def people_from_network(model: BodyModel, rotmats: NDArray[np.floating], betas: NDArray[np.floating],
+                        expression: NDArray[np.floating], head_camera: NDArray[np.floating],
+                        ) -> tuple[list[BodyParameters], NDArray[np.float32]]:
+    """The P people of a frame at once: `body.convert.network_to_parameters` and their joints.
+
+    Args:
+        model: Gives the way from head to pelvis.
+        rotmats: (P, 53, 3, 3) finite; root: SMPL-X axes -> camera.
+        betas: (P, b).
+        expression: (P, e).
+        head_camera: (P, 3) head joint in the camera frame, metres.
+
+    Returns:
+        Parameters in the camera frame, and (P, 55, 3) joints, metres.
+    """
+    if not len(rotmats):
+        return [], np.zeros((0, 55, 3), np.float32)
+    full = network_to_full_rotations(np.asarray(rotmats))
+    _, joints = chain(full, rest_joints(model, betas, expression))
+    transl = (head_camera - joints[:, HEAD]).astype(np.float32)
+    pose = Rotation.from_matrix(full.reshape(-1, 3, 3).astype(np.float64)).as_rotvec().astype(np.float32)
+    people = [BodyParameters(
+        global_orient=p[0], transl=t, body_pose=p[1:22].reshape(-1), jaw_pose=p[22], leye_pose=p[23], reye_pose=p[24],
+        left_hand_pose=p[25:40].reshape(-1), right_hand_pose=p[40:55].reshape(-1),
+        betas=b.astype(np.float32), expression=e.astype(np.float32))
+        for p, t, b, e in zip(pose.reshape(-1, 55, 3), transl, betas, expression, strict=True)]
+    return people, joints + transl[:, None]
 
 
 def label_people(person: NDArray[np.bool_], camera: PinholeCamera,
