@@ -53,8 +53,8 @@ class TrackConfig:
     timeout_s: float = 1.0
     confirm_hits: int = 3
     depth_noise: float = 0.12
-    lateral_noise_m: float = 0.06
-    acceleration: float = 2.0
+    lateral_noise_m: float = 0.08
+    acceleration: float = 1.0
     max_speed: float = 4.0
     max_identities: int = 1024
 
@@ -238,8 +238,9 @@ class Tracker:
             dt_s = max(0, stamp_ns - track.stamp_ns) * 1e-9
             F = np.eye(6)
             F[:3, 3:] = np.eye(3) * dt_s
-            # People stop sooner than they go on: velocity fades over two seconds.
-            F[3:, 3:] *= np.exp(-dt_s / 2.0)
+            if track.state == TrackState.PREDICTED:
+                # Unseen people stop sooner than they go on: velocity fades over two seconds.
+                F[3:, 3:] *= np.exp(-dt_s / 2.0)
             walk = np.array([[dt_s ** 2 / 2.0], [dt_s]])
             Q = np.kron(walk @ walk.T, np.eye(3)) * self.config.acceleration ** 2
             predicted.append(dataclasses.replace(track, stamp_ns=max(stamp_ns, track.stamp_ns), mean=F @ track.mean,
