@@ -181,7 +181,7 @@ def save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, averag
     shipped.load_state_dict(average.values)
     save_checkpoint(out / "ema.safetensors", shipped,
                     {"training": to_mapping(config), "progress": dataclasses.asdict(progress),
-                     "note": f"{config.preset}, trained on synthetic worlds only"})
+                     "note": f"{config.preset}, trained on synthetic worlds only"}, torch.float16)
 
 
 def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage) -> Progress:
