@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from human_scene_ros.body.model import BodyModel, joints, load_body_model
 from human_scene_ros.body.parameters import BodyParameters
-from human_scene_ros.evaluation.synthetic import RecordedPerson, RecordedTruth
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import ROT_WORLD_LEVEL_CAMERA, invert, make_transform
 from human_scene_ros.scene import (
@@ -20,6 +19,7 @@ from human_scene_ros.scene import (
     TrackState,
     WorldSource,
 )
+from human_scene_ros.sources.message_fields import FrameTruth, TruePerson
 
 IMAGE_CAMERA = PinholeCamera(320, 240, 280.0, 280.0, 159.5, 119.5)
 DENSE_CAMERA = IMAGE_CAMERA.resized(160, 120)
@@ -52,7 +52,7 @@ def room_depth(camera: PinholeCamera, T_world_camera: NDArray[np.float64]) -> ND
 
 
 def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated: bool = True,
-               ) -> tuple[NDArray[np.uint8], SceneEstimate, RecordedTruth]:
+               ) -> tuple[NDArray[np.uint8], SceneEstimate, FrameTruth]:
     """Image, estimate and truth of frame k; `error_m` moves every estimated joint and the depth away.
 
     People stand still in the world, so that their camera coordinates change with the camera.
@@ -70,6 +70,7 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
         parameters = standing_person(model, (-0.9, 0.7, 1.6, -1.8)[i], (3.0, 4.2, 5.5, 6.0)[i], (1.2, 0.4, 0.9, 1.0)[i])
         joints_first = joints(model, parameters)
         joints_camera = (joints_first @ T_camera_first[:3, :3].T + T_camera_first[:3, 3]).astype(np.float32)
+        in_camera = dataclasses.replace(parameters, **_in_camera(model, parameters, T_camera_first))
         uv = IMAGE_CAMERA.project(joints_camera)
         low, high = uv.min(axis=0), uv.max(axis=0)
         box = np.array([low[0], low[1], high[0] - low[0], high[1] - low[1]], np.float32)
@@ -77,12 +78,11 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
         mask[inside], depth_m[inside] = i + 1, joints_camera[0, 2]
         image[inside] = ((70, 100, 160), (150, 80, 70), (80, 130, 80), (120, 90, 140))[i]
         head_visible = bool(0 <= uv[15, 0] < 320 and 0 <= uv[15, 1] < 240)
-        truth.append(RecordedPerson(i, joints_camera, head_visible, box))
+        truth.append(TruePerson(i, in_camera, joints_camera, head_visible, 1.0, box))
         moved = joints_camera + np.float32(error_m) * np.array([0.0, 0.0, 1.0], np.float32)
         bodies.append(BodyEstimate(
             track_id=i + 1, track_state=TrackState.CONFIRMED, track_age=k + 1, time_since_update_s=0.0, score=0.9,
-            parameters=dataclasses.replace(parameters, **_in_camera(model, parameters, T_camera_first)),
-            joints_camera=moved, head_uv_px=uv[15].astype(np.float32), bbox_px=box, height_m=1.7))
+            parameters=in_camera, joints_camera=moved, head_uv_px=uv[15].astype(np.float32), bbox_px=box, height_m=1.7))
     dense_depth = depth_m[::2, ::2] + np.float32(error_m)
     camera = IMAGE_CAMERA if calibrated else PinholeCamera.from_fov(320, 240, 60.0)
     estimate = SceneEstimate(
@@ -91,7 +91,7 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
         confidence=np.full((120, 160), 3.0, np.float32), colors=image[::2, ::2], people_mask=mask[::2, ::2],
         bodies=tuple(bodies), status=TrackingStatus.OK, scale=1.0, scale_source=ScaleSource.NETWORK,
         world_source=WorldSource.LEVEL_CAMERA, stage_ms={"network": 30.0})
-    return image, estimate, RecordedTruth(IMAGE_CAMERA, T_world_camera, tuple(truth), depth_m)
+    return image, estimate, FrameTruth(estimate.stamp_ns, IMAGE_CAMERA, T_world_camera, tuple(truth), depth_m)
 
 
 def _in_camera(model: BodyModel, parameters: BodyParameters, T_camera_first: NDArray[np.float64]) -> dict[str, object]:

@@ -34,7 +34,7 @@ _DEPTH_PIXELS_PER_FRAME = 5000
 
 
 class PersonTruth(Protocol):
-    """One true person; `synthetic.world.SyntheticPerson` and what recordings hold both fit."""
+    """One true person; `synthetic.world.SyntheticPerson` and `message_fields.TruePerson` both fit."""
 
     @property
     def person_id(self) -> int:
@@ -71,26 +71,6 @@ class FrameTruth(Protocol):
     @property
     def people(self) -> Sequence[PersonTruth]:
         """Everybody in the scene, visible or not."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordedPerson:
-    """A `PersonTruth` read from a recording."""
-
-    person_id: int
-    joints_camera: NDArray[np.floating]
-    head_visible: bool
-    bbox_px: NDArray[np.floating]
-
-
-@dataclasses.dataclass(frozen=True)
-class RecordedTruth:
-    """A `FrameTruth` read from a recording."""
-
-    camera: PinholeCamera
-    T_world_camera: NDArray[np.floating]
-    people: tuple[RecordedPerson, ...]
-    depth_m: NDArray[np.floating] | None = None
 
 
 @dataclasses.dataclass

@@ -54,7 +54,7 @@ def trajectory_errors(T_world_estimate: NDArray[np.floating], T_world_truth: NDA
     if estimate.shape != truth.shape or estimate.ndim != 3 or estimate.shape[1:] != (4, 4) or not len(truth):
         raise ShapeError(f"trajectories have shapes {estimate.shape} and {truth.shape}; expected the same (N, 4, 4)")
     length = path_length(truth[:, :3, 3])
-    aligned, applied = _align(estimate, truth, kind, use_orientations)
+    aligned, applied = align_trajectory(estimate, truth, kind, use_orientations)
     if aligned is None:
         return TrajectoryErrors(applied, np.nan, np.nan, np.nan, length)
     ate = np.sqrt(np.mean(np.sum((aligned[:, :3, 3] - truth[:, :3, 3]) ** 2, axis=-1)))
@@ -66,8 +66,9 @@ def trajectory_errors(T_world_estimate: NDArray[np.floating], T_world_truth: NDA
     return TrajectoryErrors(applied, float(ate), float(translation), float(np.sqrt(np.mean(angles**2))), length)
 
 
-def _align(estimate: NDArray[np.float64], truth: NDArray[np.float64], kind: Kind,
-           use_orientations: bool) -> tuple[NDArray[np.float64] | None, str]:
+def align_trajectory(estimate: NDArray[np.float64], truth: NDArray[np.float64], kind: Kind,
+                     use_orientations: bool = True) -> tuple[NDArray[np.float64] | None, str]:
+    """(N, 4, 4) poses moved into the world of the true ones, and what was applied (see `TrajectoryErrors`)."""
     if kind == "none":
         return estimate, "none"
     source, target = estimate[:, :3, 3], truth[:, :3, 3]
