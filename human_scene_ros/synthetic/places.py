@@ -187,7 +187,8 @@ def _wall_items(rng: Rng, place: Place) -> None:
         along = rng.uniform(-0.9, 0.9) * reach
         kind = rng.choice(["picture", "poster", "window", "door", "board", "clock", "shelf", "curtain"],
                           p=[0.28, 0.14, 0.16, 0.14, 0.07, 0.06, 0.08, 0.07])
-        w, d, tall, z = rng.uniform(0.3, 1.6), 0.04, rng.uniform(0.3, 1.2), rng.uniform(1.2, 1.9)
+        # Depths differ so that no two fronts lie in one plane.
+        w, d, tall, z = rng.uniform(0.3, 1.6), rng.uniform(0.03, 0.07), rng.uniform(0.3, 1.2), rng.uniform(1.2, 1.9)
         shape, glow, families = "box", 0.0, ("picture",)
         if kind == "poster":
             families = ("picture", "text", "fabric", "noise", "organic")
@@ -245,9 +246,8 @@ def _open_ground(rng: Rng, place: Place) -> None:
     ground = _surface(rng, t, ("organic", "noise", "masonry", "tiles", "plain"), str(rng.choice(["green", "any", "pale"])),
                       (0.8, 5.0), floor=True)
     b.add("box", (0, 0, -0.1), (300, 300, 0.2), ground)
-    clouds = int(rng.choice(textures.library()[1]["noise"][-3:]))
-    sky = t.surface(random_colors(rng, 3, "sky"), clouds, (1 / 300, 1 / 200), contrast=0.1,
-                    dirt=0.1, dirt_layer=textures.library()[1]["dirt"][-1], kind=KIND_SKY)
+    sky = t.surface(random_colors(rng, 3, "sky"), pick_layer(rng, "cloud"), (1 / 300, 1 / 200), contrast=0.1,
+                    dirt=0.1, dirt_layer=pick_layer(rng, "cloud"), kind=KIND_SKY)
     # Seen from inside: mirrored through the centre, so that the faces that look inwards are the front faces.
     b.add("box", (0, 0, 0), (-320, -320, -320), sky)
     for _ in range(int(rng.integers(2, 9))):  # buildings, walls and hedges far away

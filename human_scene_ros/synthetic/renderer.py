@@ -52,7 +52,7 @@ def make_renderer(width: int, height: int, smooth: bool = True, choice: str = "a
             if choice == "gl":
                 raise ConfigError(f"renderer = 'gl': no OpenGL context can be made ({error}); "
                                   f"install moderngl, libegl1 and libgl1-mesa-dri, or use 'numpy'") from error
-            _log.warning("no OpenGL context (%s); synthetic worlds are drawn in numpy, about 10 times slower", error)
+            _log.warning("no OpenGL context (%s); synthetic worlds are drawn in numpy, about 5 times slower", error)
     from human_scene_ros.synthetic.render_numpy import NumpyRenderer
 
     return NumpyRenderer(width, height, smooth)

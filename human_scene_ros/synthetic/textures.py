@@ -214,6 +214,9 @@ def _make_layers() -> tuple[list[NDArray[np.uint8]], dict[str, list[int]]]:
         add("facade", window * (0.6 + 0.4 * (lit > 0.6)), window * (lit > 0.8) * 0.7, 0.35 + 0.3 * noise(rng, 0.9))
     for k in range(6):  # skin-like and dirt-like mottling at several scales, used as the second detail layer
         add("dirt", noise(rng, 1.0 + 0.2 * k), 0.0, noise(rng, 1.0 + 0.2 * k))
+    for exponent in (2.0, 2.5, 3.0):  # smooth at the scale of one texel: skies
+        cover = noise(rng, exponent)
+        add("cloud", cover, _smooth_step(0.6, 0.5, noise(rng, exponent)), 0.5)
     return layers, families
 
 

@@ -21,7 +21,7 @@ from human_scene_ros.geometry.transform import invert
 from human_scene_ros.synthetic import camera_paths, motions
 from human_scene_ros.synthetic.effects import CameraEffects
 from human_scene_ros.synthetic.people import DressedPerson, dress
-from human_scene_ros.synthetic.places import Place, furnish, make_place
+from human_scene_ros.synthetic.places import KINDS, furnish, make_place
 from human_scene_ros.synthetic.renderer import make_renderer
 from human_scene_ros.synthetic.shapes import Drawing, Mesh
 
@@ -82,6 +82,8 @@ class WorldConfig:
                               f"expected 0 <= min <= max <= {MAX_PEOPLE}")
         if self.camera_motion and self.camera_motion not in camera_paths.KINDS:
             raise ConfigError(f"world.camera_motion = {self.camera_motion!r}; expected one of {camera_paths.KINDS} or ''")
+        if self.place and self.place not in KINDS:
+            raise ConfigError(f"world.place = {self.place!r}; expected one of {KINDS} or ''")
         if not 10.0 <= self.fov_deg[0] <= self.fov_deg[1] <= 150.0:
             raise ConfigError(f"world.fov_deg = {self.fov_deg}; expected 10 <= low <= high <= 150")
 
@@ -187,19 +189,27 @@ class SyntheticWorld:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index}: this world has {len(self)} frames")
+        posed = [self._posed(k, index) for k in range(len(self._actors))]
+        image, depth_m, instance = self._draw(index, posed)
         T_world_camera = self.camera_path.T_world_camera[index]
         T_camera_world = invert(T_world_camera)
-        posed = [self._posed(k, index) for k in range(len(self._actors))]
-        meshes = tuple(Mesh(rows, a.person.faces) for (rows, _, _), a in zip(posed, self._actors, strict=True))
-        drawing = Drawing(self._static, meshes, self._materials, self.place.lighting,
-                          self._shadows([joints for _, _, joints in posed]), T_camera_world)
-        renderer = make_renderer(self.config.width, self.config.height, self.config.smooth, self.config.renderer)
-        image, depth_m, instance = renderer.render(drawing, self.camera)
         people = tuple(self._truth(k, rows, rotation, joints, T_camera_world, depth_m, instance)
                        for k, (rows, rotation, joints) in enumerate(posed))
+        if not self._effects.metered:
+            first = image if index == 0 else self._draw(0, [self._posed(k, 0) for k in range(len(self._actors))])[0]
+            self._effects.meter(first)
         image = self._effects.apply(image, index, self._image_drift(index))
         stamp_ns = int(round(index * 1e9 / self.config.fps))
         return SyntheticFrame(stamp_ns, image, depth_m, instance, self.camera, T_world_camera.copy(), people)
+
+    def _draw(self, index: int, posed: list[tuple[NDArray[np.float32], ...]]
+              ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+        config = self.config
+        meshes = tuple(Mesh(rows, a.person.faces) for (rows, _, _), a in zip(posed, self._actors, strict=True))
+        drawing = Drawing(self._static, meshes, self._materials, self.place.lighting,
+                          self._shadows([joints for _, _, joints in posed]),
+                          invert(self.camera_path.T_world_camera[index]))
+        return make_renderer(config.width, config.height, config.smooth, config.renderer).render(drawing, self.camera)
 
     def _cast(self, rng: np.random.Generator) -> list[_Actor]:
         config = self.config
