@@ -235,8 +235,8 @@ class BagNode(Node):
         early_info_ns = None
         if self._info_topic:
             # The calibration goes ahead of the first image, wherever it was recorded.
-            _, early_info_ns, data = next(iter(bag.messages([self._info_topic])))
-            first_ns = next(iter(bag.messages(wanted)))[1]
+            early_info_ns, data = bag.first(self._info_topic)
+            first_ns = min(bag.first(topic)[0] for topic in wanted)
             yield _Item(first_ns, lambda d=data: self._send_info(d), False)  # type: ignore[misc]
         for topic, stamp_ns, data in bag.messages(wanted):
             if topic == self._image_topic:
