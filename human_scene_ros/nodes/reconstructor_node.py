@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -30,12 +30,14 @@ from human_scene_ros.nodes.health import Health
 from human_scene_ros.nodes.parameters import NodeParameters
 from human_scene_ros.nodes.process import run_node
 from human_scene_ros.nodes.publishers import ResultPublishers
-from human_scene_ros.nodes.reconstruction import Reconstruction
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.runtime.latest import BoundedQueue, LatestSlot, Worker
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.image_codec import decode_message
 from human_scene_ros.srv import SaveMap
+
+if TYPE_CHECKING:
+    from human_scene_ros.nodes.reconstruction import Reconstruction
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -126,12 +128,14 @@ class ReconstructorNode(LifecycleNode):
         except HumanSceneError as error:
             self._reject(f"image {stamp_ns / 1e9:.3f} s: {type(error).__name__}: {error}")
         except Exception as error:
+            if not self.context.ok():
+                return  # shut down in the middle of this image
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= FAILURES_IN_A_ROW:
                 raise
             self.get_logger().error(traceback.format_exc())
             self._reject(f"image {stamp_ns / 1e9:.3f} s: internal {type(error).__name__}: {error}")
-        if not live:
+        if not live and self.context.ok():
             self._publish_status()  # a player without a clock waits for the counters
 
     def _follow_time(self, stamp_ns: int) -> None:
@@ -275,6 +279,9 @@ class ReconstructorNode(LifecycleNode):
         """Load weights and body model, make publishers."""
         begun = time.monotonic()
         try:
+            # Here and not above: it loads torch, and wrong parameters should be told before that.
+            from human_scene_ros.nodes.reconstruction import Reconstruction
+
             self._reconstruction = Reconstruction.load(self.config)
             self._results = ResultPublishers(self, self.config, self._reconstruction.description)
         except Exception as error:  # rclpy would swallow it
