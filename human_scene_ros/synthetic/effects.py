@@ -28,7 +28,7 @@ class CameraEffects:
         self._seed = int(rng.integers(2**31))
         self._size = (width, height)
         self.strength = strength
-        self._target = float(rng.uniform(0.28, 0.58))
+        self._target = float(rng.uniform(0.32, 0.6))
         self._gamma = float(np.exp(rng.normal(0, 0.18)))
         self._balance = np.exp(rng.normal(0, 0.07, 3))
         self._gain: float | None = None

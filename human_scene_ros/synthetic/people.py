@@ -147,9 +147,11 @@ def _outfit(rng: Rng, bald: bool, long_hair: bool) -> _Outfit:
 def _material(rng: Rng, table: MaterialTable, o: _Outfit, skin: Array, hair: Array) -> int:
     row = np.zeros((MATERIAL_TEXELS, 4), np.float32)
     cloth = ("plain", "plain", "fabric", "stripes", "noise", "organic", "text")
-    mood = ("any", "any", "dark", "pale", "vivid")
-    shirt = random_colors(rng, 3, str(rng.choice(mood)))
-    trousers = random_colors(rng, 3, str(rng.choice(mood)))
+    shirt = random_colors(rng, 3, str(rng.choice(["any", "any", "dark", "pale", "vivid", "neutral", "denim"])))
+    trousers = random_colors(rng, 3, str(rng.choice(["any", "dark", "dark", "denim", "denim", "neutral", "wood", "pale"])))
+    for colors in (shirt, trousers):  # half of all clothes are nearly of one colour
+        if rng.random() < 0.5:
+            colors[1:] = colors[0] + rng.uniform(0.05, 0.4) * (colors[1:] - colors[0])
     if rng.random() < 0.12:  # overall: one cloth for all
         trousers = shirt
     eye = open_body().joint_template[23]

@@ -32,6 +32,7 @@ class Place:
         table: Collects materials.
         pool: Material numbers for furniture.
         lighting: Lights.
+        natural: Colours that one expects in such a place; otherwise anything goes.
         shadows: Floor shadows of furniture, rows x0, y0, x1, y1, radius.
     """
 
@@ -42,11 +43,13 @@ class Place:
     table: MaterialTable
     pool: list[int]
     lighting: Lighting
+    natural: bool = False
     shadows: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
 
 
 def random_colors(rng: Rng, n: int, mood: str = "any") -> NDArray[np.float32]:
-    """(n, 3) RGB of related colours. Moods: any, pale (walls), dark, vivid, skin (look-alikes), green, sky."""
+    """(n, 3) RGB of related colours. Moods: any, pale (walls), dark, vivid, skin (look-alikes), green, sky,
+    wood, neutral, denim."""
     hue = rng.random()
     rows = []
     for k in range(n):
@@ -62,6 +65,12 @@ def random_colors(rng: Rng, n: int, mood: str = "any") -> NDArray[np.float32]:
             h, s, v = rng.uniform(0.02, 0.1), rng.uniform(0.2, 0.65), rng.uniform(0.25, 0.95)
         elif mood == "green":
             h, s, v = rng.uniform(0.15, 0.4), rng.uniform(0.2, 0.7), rng.uniform(0.15, 0.6)
+        elif mood == "wood":
+            h, s, v = rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.65), rng.uniform(0.2, 0.8)
+        elif mood == "neutral":
+            s, v = rng.uniform(0.0, 0.18), rng.uniform(0.1, 0.95)
+        elif mood == "denim":
+            h, s, v = rng.uniform(0.55, 0.66), rng.uniform(0.15, 0.6), rng.uniform(0.12, 0.6)
         elif mood == "sky":
             h, s, v = rng.uniform(0.53, 0.62), rng.uniform(0.0, 0.6), rng.uniform(0.6, 1.0)
         rows.append(colorsys.hsv_to_rgb(h, s, v))
@@ -74,6 +83,7 @@ def pick_layer(rng: Rng, *families: str) -> int:
     return int(rng.choice(table[families[rng.integers(len(families))]]))
 
 
+_NATURAL_MOODS = ("wood", "wood", "neutral", "neutral", "neutral", "pale", "dark", "any", "denim", "vivid")
 _MOODS = ("any", "any", "pale", "dark", "vivid", "skin", "green")
 _ALL = ("noise", "plain", "plain", "wood", "masonry", "tiles", "organic", "stripes", "fabric", "text", "picture")
 
@@ -134,9 +144,15 @@ def make_place(rng: Rng, kind: str = "") -> Place:
     else:
         half, ceiling = rng.uniform(5, 9, 2), 60.0
     table = MaterialTable()
-    place = Place(kind, half, float(ceiling), MeshBuilder(), table, [], _lighting(rng, kind, half, float(ceiling)))
+    place = Place(kind, half, float(ceiling), MeshBuilder(), table, [], _lighting(rng, kind, half, float(ceiling)),
+                  bool(rng.random() < 0.55))
     for _ in range(12):
-        place.pool.append(_surface(rng, table, _ALL, tile_m=(0.15, 1.5)))
+        if place.natural:
+            families = ("plain", "plain", "wood", "noise", "fabric", "organic")
+            mood = str(rng.choice(_NATURAL_MOODS))
+            place.pool.append(_surface(rng, table, families, mood, (0.15, 1.5), calm=0.6))
+        else:
+            place.pool.append(_surface(rng, table, _ALL, tile_m=(0.15, 1.5)))
     if kind == "outdoor":
         _open_ground(rng, place)
     else:
@@ -146,14 +162,18 @@ def make_place(rng: Rng, kind: str = "") -> Place:
 
 def _walls(rng: Rng, place: Place) -> None:
     (hx, hy), h, b, t = place.half, place.ceiling, place.builder, place.table
-    floor = _surface(rng, t, ("wood", "tiles", "noise", "plain", "masonry", "fabric", "organic"), floor=True, tile_m=(0.6, 3.5), calm=0.5)
-    busy = rng.random() < 0.3
+    if place.natural:
+        floor = _surface(rng, t, ("wood", "wood", "tiles", "fabric", "plain", "noise"),
+                         str(rng.choice(["wood", "wood", "neutral"])), floor=True, tile_m=(0.8, 3.0), calm=0.5)
+    else:
+        floor = _surface(rng, t, ("wood", "tiles", "noise", "plain", "masonry", "fabric", "organic"), floor=True, tile_m=(0.6, 3.5), calm=0.5)
+    busy = not place.natural and rng.random() < 0.5
     families = _ALL if busy else ("plain", "plain", "noise", "masonry", "wood")
-    mood = None if busy else str(rng.choice(["pale", "pale", "any"]))
+    mood = None if busy else str(rng.choice(["pale", "pale", "neutral" if place.natural else "any"]))
     first = _surface(rng, t, families, mood, (0.5, 4.0), calm=0.1 if busy else 0.8)
     walls = [first] * 4
     if rng.random() < 0.4:
-        walls[int(rng.integers(4))] = _surface(rng, t, _ALL, None, (0.5, 4.0))
+        walls[int(rng.integers(4))] = _surface(rng, t, families if place.natural else _ALL, None, (0.5, 4.0))
     top = _surface(rng, t, ("plain", "plain", "tiles", "noise", "wood"), "pale", (0.6, 3.0), calm=0.8)
     b.add("box", (0, 0, -0.1), (2 * hx + 0.4, 2 * hy + 0.4, 0.2), floor)
     b.add("box", (0, 0, h + 0.1), (2 * hx + 0.4, 2 * hy + 0.4, 0.2), top)
@@ -243,8 +263,9 @@ def _wall_items(rng: Rng, place: Place) -> None:
 
 def _open_ground(rng: Rng, place: Place) -> None:
     b, t = place.builder, place.table
-    ground = _surface(rng, t, ("organic", "noise", "masonry", "tiles", "plain"), str(rng.choice(["green", "any", "pale"])),
-                      (0.8, 5.0), floor=True)
+    moods = ["green", "neutral", "wood"] if place.natural else ["green", "any", "pale"]
+    ground = _surface(rng, t, ("organic", "noise", "masonry", "tiles", "plain"), str(rng.choice(moods)), (0.8, 5.0),
+                      floor=True)
     b.add("box", (0, 0, -0.1), (300, 300, 0.2), ground)
     sky = t.surface(random_colors(rng, 3, "sky"), pick_layer(rng, "cloud"), (1 / 300, 1 / 200), contrast=0.1,
                     dirt=0.1, dirt_layer=pick_layer(rng, "cloud"), kind=KIND_SKY)

@@ -42,6 +42,7 @@ class WorldConfig:
         fps: Frames per second.
         min_people: Fewest people in a world that is not empty.
         max_people: Most people in a world.
+        min_walkers: At least so many of them walk.
         empty_fraction: Fraction of worlds without people.
         free_pose_fraction: Fraction of people with random limb poses.
         fov_deg: Range of the horizontal field of view.
@@ -62,6 +63,7 @@ class WorldConfig:
     fps: float = 10.0
     min_people: int = 1
     max_people: int = MAX_PEOPLE
+    min_walkers: int = 0
     empty_fraction: float = 0.2
     free_pose_fraction: float = 0.25
     fov_deg: tuple[float, float] = (45.0, 90.0)
@@ -219,7 +221,8 @@ class SyntheticWorld:
         count = max(config.min_people, 1 + int(rng.choice(len(weights), p=weights / weights.sum())))
         actors: list[_Actor] = []
         for k in range(count):
-            motion = motions.sample(rng, config.free_pose_fraction)
+            walks = k < config.min_walkers
+            motion = motions.walk(rng) if walks else motions.sample(rng, config.free_pose_fraction)
             person = dress(rng, self.place.table, len(actors) + 1, config.body_lod, motion.name)
             for _ in range(8):
                 position, heading = self._path(rng, motion, [a.position for a in actors])
