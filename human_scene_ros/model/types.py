@@ -136,6 +136,7 @@ class WindowFit:
         refined_uv_px: (B, P, 2) head after the window.
         refined_depth_m: (B, P) head depth after the window.
         joints_uv_px: (B, P, 22, 2) joints in the network image (auxiliary).
+        joints_behind_head_m: (B, P, 22) depth of the joints beyond that of the head (auxiliary).
         width_px: (B, P) width of the window in the network image.
     """
 
@@ -143,6 +144,7 @@ class WindowFit:
     refined_uv_px: Tensor
     refined_depth_m: Tensor
     joints_uv_px: Tensor
+    joints_behind_head_m: Tensor
     width_px: Tensor
 
 

@@ -21,7 +21,7 @@ class LossWeights:
     root_rotation: float = 0.6
     rotation: float = 0.6
     joints: float = 4.0
-    joints_2d: float = 0.6
+    image_joints: float = 3.0
     betas: float = 0.02
 
 
@@ -33,7 +33,8 @@ class TrainConfig:
         preset: Network preset.
         minutes: Budget of optimisation time over all sessions of the run; the learning rate follows it.
         batch_clips: Clips per step and process.
-        clip_frames: Frames of a clip that are unrolled with back-propagation through the state.
+        clip_frames: Frames of a clip, drawn at random, that are unrolled with back-propagation through the
+            state. Two, because more clips teach more than more frames of one clip; burn-in lengthens memory.
         burn_in: Largest number of frames that a state lives through, without gradients, before a clip.
         burn_in_from: Fraction of the budget after which burn-in begins.
         learning_rate: Peak of the cosine schedule.
@@ -51,8 +52,8 @@ class TrainConfig:
 
     preset: str = "nano"
     minutes: float = 100.0
-    batch_clips: int = 6
-    clip_frames: int = 4
+    batch_clips: int = 12
+    clip_frames: int = 2
     burn_in: int = 12
     burn_in_from: float = 0.6
     learning_rate: float = 1.2e-3

@@ -175,6 +175,7 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
     homogeneous = torch.einsum("nij,npkj->npki", camera_K, truth)
     truth_uv = homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(0.1)
     error_uv = ((fit.joints_uv_px - truth_uv) / fit.width_px[..., None, None]).abs().clamp_max(2.0).mean(-1)
+    error_z = (fit.joints_behind_head_m - (truth[..., 2] - teacher.depth_m[..., None])).abs().clamp_max(1.0)
 
     per_joint = losses.rotation(predicted, rotations)
     uv_error = ((fit.refined_uv_px - teacher.uv_px) / fit.width_px[..., None]).abs().mean(-1)
@@ -185,6 +186,6 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
         "root_rotation": losses.masked_mean(per_joint[..., 0], fitted),
         "rotation": losses.masked_mean(per_joint[..., 1:].mean(-1), fitted),
         "joints": losses.masked_mean(pelvis_relative.abs().sum(-1).mean(-1), fitted),
-        "joints_2d": losses.masked_mean(error_uv, fitted[..., None] & front),
+        "image_joints": losses.masked_mean(error_uv + 0.5 * error_z, fitted[..., None] & front),
         "betas": losses.masked_mean((bodies.shape - betas).abs().mean(-1), fitted),
     }

@@ -34,7 +34,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batch(shards) -> Batch:
-    return load_clips(open_shard(list_shards(shards)[0]), np.arange(4), 3)
+    return load_clips(open_shard(list_shards(shards)[0]), np.arange(4), np.arange(3))
 
 
 def projected_heads(batch: Batch) -> torch.Tensor:
