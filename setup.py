@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["human_scene_ros", "human_scene_ros.*"]),
-    package_data={"human_scene_ros": ["*/data/*"]},
+    package_data={"human_scene_ros": ["*/data/*", "*/data/*/*"]},
     # The message texts, so that recordings can be written and read without ROS.
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/human_scene_ros"]),
