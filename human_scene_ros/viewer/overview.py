@@ -140,7 +140,7 @@ class Overview:
 
 def save_overview(path: Path, overview: Overview, body_model: BodyModel) -> None:
     """Draw and write a PNG."""
-    Image.fromarray(draw_overview(overview, body_model)).save(path, optimize=True)
+    Image.fromarray(draw_overview(overview, body_model)).save(path)
 
 
 def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
