@@ -120,6 +120,8 @@ class Stream:
         self.exact_rope = stem.endswith("_exactrope")
         self.name = stem.removeprefix("stream_").removesuffix("_exactrope")
         self.limit = LIMIT_EXACT_ROPE if self.exact_rope else LIMIT_OFFICIAL
+        if device != "cpu":  # TF32 convolutions alone would exceed the limits
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.network = self._load()
         self.body = self._load_body()
 
@@ -226,13 +228,13 @@ def _preprocess_and_units(arrays: Arrays) -> Iterator[Comparison]:
     for case in _groups(arrays, "case"):
         image = arrays[f"{case}.input_u8"]
         placement = place(image.shape[1], image.shape[0], int(arrays[f"{case}.size"]), whole_patches=False)
-        ours = resize_and_crop(image, placement)
-        yield compare(f"{case}.output_u8", ours, arrays[f"{case}.output_u8"], 0.0)
-        yield compare(f"{case}.true_shape_hw", ours.shape[:2], arrays[f"{case}.true_shape_hw"], 0.0)
+        cropped = resize_and_crop(image, placement)
+        yield compare(f"{case}.output_u8", cropped, arrays[f"{case}.output_u8"], 0.0)
+        yield compare(f"{case}.true_shape_hw", cropped.shape[:2], arrays[f"{case}.true_shape_hw"], 0.0)
     for case in _groups(arrays, "pad"):
-        image, side = _tensor(arrays[f"{case}.in"]), int(arrays[f"{case}.res"])
-        size = (image.shape[2], image.shape[3])
-        yield compare(f"{case}.out_f16", pad_to_square(image, side).half(), arrays[f"{case}.out_f16"], LIMIT_HALF)
+        tensor, side = _tensor(arrays[f"{case}.in"]), int(arrays[f"{case}.res"])
+        size = (tensor.shape[2], tensor.shape[3])
+        yield compare(f"{case}.out_f16", pad_to_square(tensor, side).half(), arrays[f"{case}.out_f16"], LIMIT_HALF)
         yield compare(f"{case}.uv_out", from_square_px(_tensor(arrays[f"{case}.uv_in"]), side, size),
                       arrays[f"{case}.uv_out"], LIMIT_EXACT_ROPE)
         yield compare(f"{case}.mask_out", crop_from_square(_tensor(arrays[f"{case}.mask_in_f16"]), size),

@@ -137,7 +137,7 @@ def describe_weights(path_or_preset: str | Path) -> CheckpointInfo:
             metadata = stored.metadata() or {}
         name, card = json.loads(metadata["config"])["name"], json.loads(metadata["card"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{file} ({file.stat().st_size} bytes) is truncated or not a weights file of this package "
+        raise CheckpointError(f"{file} ({file.stat().st_size} bytes) is truncated or no weights file of this package "
                               f"({type(error).__name__}: {error}); copy or convert it again") from error
     return CheckpointInfo(file, str(name), _sha256(file), str(card.get("note", "")), card)
 

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.geometry.arrays import check_shape
 from human_scene_ros.model.formulas import (
-    WINDOW_HEAD_FRACTION,
     crop_from_square,
     cut_windows,
     decode_points,
@@ -41,6 +40,7 @@ from human_scene_ros.model.formulas import (
     soft_sigmoid,
     take_cells,
     turn_to_ray,
+    window_places,
 )
 from human_scene_ros.model.layers import (
     Block,
@@ -275,11 +275,6 @@ class WindowHead(nn.Module):
         self.join = nn.Linear(hidden + token_dim + 4 * BODY_JOINTS, hidden)
         self.solve = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, sum(self.OUTPUTS.values()))
-        rows, columns = size[1] // 4, size[0] // 4
-        down = ((torch.arange(rows) + 0.5) / rows - WINDOW_HEAD_FRACTION) * size[1] / size[0]
-        across = (torch.arange(columns) + 0.5) / columns - 0.5
-        place = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1).flatten(0, 1)
-        self.register_buffer("place", place, persistent=False)
 
     def forward(self, windows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS.
@@ -294,9 +289,10 @@ class WindowHead(nn.Module):
         fine = x
         for lateral, up, skip in zip(self.lateral, self.up, (levels[2], levels[1]), strict=True):
             fine = up(skip + F.interpolate(lateral(fine), scale_factor=2.0, mode="bilinear", align_corners=False))
+        places = window_places((fine.shape[3], fine.shape[2]), fine)
         heat, depth = self.maps(fine).float().flatten(2).chunk(2, dim=1)
         heat = heat.softmax(dim=-1)
-        seen = torch.cat([heat @ self.place, (heat * depth).sum(-1, keepdim=True)], dim=-1)
+        seen = torch.cat([heat @ places, (heat * depth).sum(-1, keepdim=True)], dim=-1)
         found = torch.cat([seen, heat.amax(dim=-1, keepdim=True)], dim=-1).flatten(1)
 
         x = F.gelu(self.squeeze(x.flatten(1)))

@@ -11,7 +11,7 @@ from tiny_network import NANO, images, make, with_people
 
 from human_scene_ros.errors import ShapeError
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.model.formulas import cut_windows, rotations_from_6d, take_cells, turn_to_ray
+from human_scene_ros.model.formulas import cut_windows, rotations_from_6d, take_cells, turn_to_ray, window_places
 from human_scene_ros.model.network import PRODUCT_OUTPUTS, HumanSceneNetwork
 from human_scene_ros.model.presets import PRESETS
 
@@ -262,3 +262,13 @@ def test_dimensions_are_free():
     output, _ = network.step(image, None)
     assert output.pts3d_in_self_view.shape == (1, 48, 80, 3)
     assert output.smpl_transl.shape == (1, 1, 3)
+
+
+def test_places_of_a_window_are_the_offsets_at_which_it_was_cut():
+    """A ramp cut out of the image tells where each cell lies, in window widths from the head."""
+    u = torch.arange(120.0).expand(100, 120)
+    v = torch.arange(100.0)[:, None].expand(100, 120)
+    uv, width = torch.tensor([[60.0, 30.0]]), 24.0
+    window = cut_windows(torch.stack([u, v])[None], uv, torch.tensor([width]), torch.tensor([width * 1.5]), (16, 24))
+    seen = (window[0].flatten(1).T - uv) / width
+    torch.testing.assert_close(seen, window_places((16, 24), u), rtol=1e-4, atol=1e-4)
