@@ -30,7 +30,7 @@ from human_scene_ros.sources.message_fields import FrameTruth  # noqa: E402
 from human_scene_ros.sources.reader import START_NS  # noqa: E402
 
 pytestmark = pytest.mark.ros
-DOMAIN = 34
+DOMAIN = 71
 CAMERA = PinholeCamera(64, 48, 60.0, 62.0, 31.0, 24.0)
 STEP_NS = 100_000_000
 
