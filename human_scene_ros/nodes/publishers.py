@@ -84,11 +84,12 @@ class ResultPublishers:
         self._publish_cloud(estimate, camera_frame)
         self._sequence += 1
 
-    def publish_map(self, stamp_ns: int, points_world: NDArray[np.float32], colors: NDArray[np.uint8]) -> None:
-        """(N, 3) people-free points in the world frame and their (N, 3) RGB as the latched map."""
+    def publish_map(self, stamp_ns: int, points_world: NDArray[np.float32], colors: NDArray[np.uint8]) -> int:
+        """(N, 3) people-free points in the world frame and their (N, 3) RGB as the latched map; returns N."""
         step = message_fields.stride_for(len(points_world), 1, 16, self.config.map.max_bytes)
         self._send(self._map, PointCloud2, message_fields.point_cloud_fields(
             stamp_ns, self.config.tf.world_frame, points_world[::step], colors[::step]))
+        return len(points_world)
 
     def _publish_bodies(self, estimate: SceneEstimate, camera_frame: str, latency_s: float) -> dict[str, Any]:
         fields = message_fields.body_array_fields(

@@ -105,7 +105,7 @@ class ReconstructorNode(LifecycleNode):
             latency_s = self._latency_s(frame.stamp_ns)
             self._results.publish(estimate, frame.camera_frame, latency_s)
             if self._map_due.due(frame.stamp_ns, self.config.map.rate):
-                self._results.publish_map(frame.stamp_ns, *self._reconstruction.map_points())
+                health.map_points = self._results.publish_map(frame.stamp_ns, *self._reconstruction.map_points())
         health.processed(estimate, latency_s, time.monotonic() - arrival.at_s)
 
     # --- the worker: one image at a time -------------------------------------------------------------------------
@@ -227,10 +227,10 @@ class ReconstructorNode(LifecycleNode):
         try:
             with self._lock:  # a copy; writing it does not hold up the worker
                 cloud = self._reconstruction.map_copy(bool(request.include_people), float(request.voxel))
-            points, size = self._reconstruction.save(cloud, request.path, int(request.format))
+            path, points, size = self._reconstruction.save(cloud, request.path, int(request.format))
         except (HumanSceneError, OSError) as error:
             return convert.fill(response, {"success": False, "message": str(error)})
-        return convert.fill(response, {"success": True, "message": request.path, "points": points, "bytes": size})
+        return convert.fill(response, {"success": True, "message": path, "points": points, "bytes": size})
 
     def _watch(self) -> None:
         if self._input is not None:
