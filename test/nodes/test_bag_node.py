@@ -27,7 +27,9 @@ from human_scene_ros.sources import message_fields as fields_of  # noqa: E402
 from human_scene_ros.sources.bag_writer import SceneBagWriter  # noqa: E402
 from human_scene_ros.sources.image_codec import decode_message  # noqa: E402
 from human_scene_ros.sources.message_fields import FrameTruth  # noqa: E402
-from human_scene_ros.sources.reader import START_NS  # noqa: E402
+from human_scene_ros.sources.reader import START_NS, open_source  # noqa: E402
+
+from helpers import shared_folder  # noqa: E402
 
 pytestmark = pytest.mark.ros
 DOMAIN = 71
@@ -203,6 +205,18 @@ def test_video_and_image_folder(tmp_path):
         assert [stamp_ns(m.header.stamp) for m in images] == [START_NS + i * 50_000_000 for i in range(4)]
         assert images[0].header.frame_id == "camera_optical_frame" and images[0].encoding == "rgb8"
         assert all(np.abs(decode_message(m).astype(int) - picture(i)).max() <= 12 for i, m in enumerate(images))
+
+
+def test_a_recording_of_2019_with_two_part_type_names(tmp_path):
+    folder = shared_folder("data/rosbag2_real/webcam_person_2019")
+    with graph(DOMAIN, tmp_path) as g:
+        images = g.collect(Image, "/image")
+        bag = g.start("bag_node", {"input": str(folder), "wait_for_subscribers": 1})
+        g.wait(lambda: not bag.running, "the end of the recording")
+        assert bag.wait() == 0, bag.output
+    assert [(m.encoding, m.width, m.height) for m in images] == [("bgr8", 640, 480)]
+    with open_source(folder) as source:
+        np.testing.assert_array_equal(decode_message(images[0]), next(iter(source)).image)
 
 
 def test_signals_end_it_well(tmp_path, recording):
