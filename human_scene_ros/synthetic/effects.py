@@ -71,7 +71,9 @@ class CameraEffects:
         if self._blur_px > 0.3:
             image = cv2.GaussianBlur(image, (0, 0), self._blur_px)
         if self._sharpen:
-            image = cv2.addWeighted(image, 1 + self._sharpen, cv2.GaussianBlur(image, (0, 0), 1.0), -self._sharpen, 0)
+            image = cv2.addWeighted(
+                image, 1 + self._sharpen, cv2.GaussianBlur(image, (0, 0), 1.0), -self._sharpen, 0
+            )
         image = self._expose(image)
         if self._saturation != 1.0:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -89,7 +91,10 @@ class CameraEffects:
 
     def _expose(self, image: Image) -> Image:
         levels = np.arange(256) / 255.0
-        tables = [np.clip(255 * np.clip(levels * (self._gain or 1.0) * b, 0, 1) ** self._gamma, 0, 255) for b in self._balance]
+        tables = [
+            np.clip(255 * np.clip(levels * (self._gain or 1.0) * b, 0, 1) ** self._gamma, 0, 255)
+            for b in self._balance
+        ]
         return cv2.LUT(image, np.stack(tables, 1).astype(np.uint8)[None])
 
     def _noise_at(self, frame: int) -> NDArray[np.float32]:
@@ -106,6 +111,12 @@ class CameraEffects:
         kernel = np.zeros((size, size), np.float32)
         unit = np.array(direction) / np.hypot(*direction) * length / 2
         middle = size // 2
-        cv2.line(kernel, (round(middle - unit[0]), round(middle - unit[1])),
-                 (round(middle + unit[0]), round(middle + unit[1])), 1.0, 1, cv2.LINE_AA)
+        cv2.line(
+            kernel,
+            (round(middle - unit[0]), round(middle - unit[1])),
+            (round(middle + unit[0]), round(middle + unit[1])),
+            1.0,
+            1,
+            cv2.LINE_AA,
+        )
         return cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1e-6), borderType=cv2.BORDER_REPLICATE)

@@ -38,8 +38,9 @@ class NumpyRenderer:
     def __init__(self, width: int, height: int, smooth: bool = True) -> None:
         self._width, self._height, self._smooth = width, height, smooth
 
-    def render(self, drawing: Drawing, camera: PinholeCamera
-               ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    def render(
+        self, drawing: Drawing, camera: PinholeCamera
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         """RGB (H, W, 3) uint8, depth (H, W) float32 metres along z (0 = sky), instance (H, W) uint8."""
         width, height = self._width, self._height
         triangles = _visible_triangles(drawing, camera)
@@ -61,10 +62,18 @@ class NumpyRenderer:
         image = np.clip(color + 0.5, 0, 255).astype(np.uint8).reshape(height, width, 3)
         return image, depth_m.reshape(height, width), instance.reshape(height, width)
 
-    def _smooth_edges(self, triangles: _Triangles, drawing: Drawing, camera: PinholeCamera, owner: NDArray[np.int32],
-                      color: Array) -> None:
+    def _smooth_edges(
+        self,
+        triangles: _Triangles,
+        drawing: Drawing,
+        camera: PinholeCamera,
+        owner: NDArray[np.int32],
+        color: Array,
+    ) -> None:
         """Average four samples where they fall on surfaces of other materials or instances than the centre's."""
-        owners = np.stack([_rasterize(triangles, self._width, self._height, du, dv).reshape(-1) for du, dv in _SAMPLES])
+        owners = np.stack(
+            [_rasterize(triangles, self._width, self._height, du, dv).reshape(-1) for du, dv in _SAMPLES]
+        )
         tag = (triangles.rows[:, 0, 9] * 16 + triangles.rows[:, 0, 10]).astype(np.int64)
         tag = np.append(tag, -1)  # owner -1: nothing
         center = tag[owner.reshape(-1)]
@@ -87,7 +96,10 @@ def _visible_triangles(drawing: Drawing, camera: PinholeCamera) -> _Triangles:
     points = corners[..., :3].astype(np.float64) @ R.T + t
     z = points[..., 2]
     limits = []  # outside one plane of the view: nothing to see
-    for axis, f, c, size in ((0, camera.fx, camera.cx, camera.width), (1, camera.fy, camera.cy, camera.height)):
+    for axis, f, c, size in (
+        (0, camera.fx, camera.cx, camera.width),
+        (1, camera.fy, camera.cy, camera.height),
+    ):
         limits.append(points[..., axis] * f + (c + 0.5) * z >= 0)
         limits.append(points[..., axis] * f + (c - size + 0.5) * z <= 0)
     keep = (z > NEAR_M).any(1)
@@ -97,11 +109,15 @@ def _visible_triangles(drawing: Drawing, camera: PinholeCamera) -> _Triangles:
     keep &= (normal * points[:, 0]).sum(1) < 0
     corners, points = _clip_near(corners[keep], points[keep])
     z = points[..., 2]
-    uv = np.stack([points[..., 0] / z * camera.fx + camera.cx, points[..., 1] / z * camera.fy + camera.cy], -1)
+    uv = np.stack(
+        [points[..., 0] / z * camera.fx + camera.cx, points[..., 1] / z * camera.fy + camera.cy], -1
+    )
     return _Triangles(corners.astype(np.float32), (1.0 / z).astype(np.float64), uv)
 
 
-def _clip_near(corners: NDArray[np.floating], points: NDArray[np.float64]) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
+def _clip_near(
+    corners: NDArray[np.floating], points: NDArray[np.float64]
+) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
     """Cut triangles at z = NEAR_M; a corner behind gives two triangles, two corners behind give one."""
     behind = points[..., 2] < NEAR_M
     count = behind.sum(1)
@@ -145,7 +161,9 @@ def _planes(triangles: _Triangles) -> NDArray[np.float64]:
     return planes
 
 
-def _expand(first: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _expand(
+    first: NDArray[np.int64], count: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Index of the range and value for all values of the ranges [first, first + count)."""
     index = np.repeat(np.arange(len(first)), count)
     start = np.cumsum(count) - count
@@ -176,7 +194,9 @@ def _rasterize(triangles: _Triangles, width: int, height: int, du: float, dv: fl
     owner_of_span, row_of_span = triangle[span], row[span]
     depth_plane = np.einsum("nk,nkc->nc", triangles.inverse_z, planes)
     coefficients = depth_plane[owner_of_span]
-    inverse_z = (coefficients[:, 0] * (column + du) + coefficients[:, 1] * (row_of_span + dv) + coefficients[:, 2])
+    inverse_z = (
+        coefficients[:, 0] * (column + du) + coefficients[:, 1] * (row_of_span + dv) + coefficients[:, 2]
+    )
     pixel = row_of_span * width + column
     nearest = np.full(width * height, 0.0)
     np.maximum.at(nearest, pixel, inverse_z)
@@ -198,7 +218,9 @@ class _Points:
     instance: NDArray[np.int64]
 
 
-def _interpolate(triangles: _Triangles, owner: NDArray[np.integer], u: NDArray[np.floating], v: NDArray[np.floating]) -> _Points:
+def _interpolate(
+    triangles: _Triangles, owner: NDArray[np.integer], u: NDArray[np.floating], v: NDArray[np.floating]
+) -> _Points:
     used, index = np.unique(owner, return_inverse=True)
     some = _Triangles(triangles.rows[used], triangles.inverse_z[used], triangles.uv[used])
     planes = _planes(some)[index]
@@ -253,7 +275,9 @@ def _shade(points: _Points, drawing: Drawing, camera: PinholeCamera) -> Array:
     to_eye = (-R.T @ t).astype(np.float32) - points.position
     to_eye /= np.linalg.norm(to_eye, axis=1, keepdims=True) + 1e-9
     facing = np.abs((to_eye * points.normal).sum(1))
-    footprint = points.depth / np.float32(camera.fx) / np.maximum(facing, 0.08) * textures.SIZE  # texels at one tile per metre
+    footprint = (
+        points.depth / np.float32(camera.fx) / np.maximum(facing, 0.08) * textures.SIZE
+    )  # texels at one tile per metre
     kind = m[points.material, 0, 3]
     color = np.zeros((len(kind), 3), np.float32)
     gloss, glow, floor = (np.zeros(len(kind), np.float32) for _ in range(3))
@@ -265,12 +289,16 @@ def _shade(points: _Points, drawing: Drawing, camera: PinholeCamera) -> Array:
         level = np.log2(np.maximum(footprint[plain] * r3[:, :2].max(1), 1e-6))
         pattern = _sample(uv * r3[:, :2], m[which, 1, 3].astype(np.int64), level)
         base = _painted(pattern, m[which, 0, :3], m[which, 1, :3], m[which, 2, :3], m[which, 2, 3])
-        dirt = _sample(uv * 0.17 + 0.3, r4[:, 2].astype(np.int64), np.log2(np.maximum(footprint[plain] * 0.17, 1e-6)))
+        dirt = _sample(
+            uv * 0.17 + 0.3, r4[:, 2].astype(np.int64), np.log2(np.maximum(footprint[plain] * 0.17, 1e-6))
+        )
         color[plain] = base * (1 + r3[:, 3:4] * (2 * dirt[:, 2:3] - 1))
         gloss[plain], glow[plain], floor[plain] = r4[:, 0], r4[:, 1], r4[:, 3]
     people = np.flatnonzero(kind == KIND_PERSON)
     if len(people):
-        color[people], gloss[people] = _person(points.surface[people], m[points.material[people]], footprint[people])
+        color[people], gloss[people] = _person(
+            points.surface[people], m[points.material[people]], footprint[people]
+        )
     lit = color * _light(points, light, drawing.shadows, floor) + glow[:, None]
     half = light.sun_direction + to_eye
     half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9
@@ -324,7 +352,9 @@ def _person(r: Array, m: Array, footprint: Array) -> tuple[Array, Array]:
         return np.log2(np.maximum(footprint[at] * scale, 1e-6))
 
     a, b, c = m[shirt, 2], m[shirt, 3], m[shirt, 4]
-    pattern = _sample(_turned(cloth[shirt], c[:, 3]) * b[:, 3:4], a[:, 3].astype(np.int64), level(shirt, b[:, 3]))
+    pattern = _sample(
+        _turned(cloth[shirt], c[:, 3]) * b[:, 3:4], a[:, 3].astype(np.int64), level(shirt, b[:, 3])
+    )
     color[shirt] = _painted(pattern, a[:, :3], b[:, :3], c[:, :3], 0.5)
     a, b, c = m[trousers, 5], m[trousers, 6], m[trousers, 13]
     pattern = _sample(cloth[trousers] * b[:, 3:4], a[:, 3].astype(np.int64), level(trousers, b[:, 3]))

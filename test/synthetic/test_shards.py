@@ -37,10 +37,14 @@ def test_round_trip(tmp_path: Path) -> None:
             uv = shard["K"][c] @ (head / head[2])
             np.testing.assert_allclose(shard["head_uv"][c, t, p], uv[:2], rtol=1e-4, atol=1e-2)
     assert (shard["person_id"][:][~shard["valid"][:]] == -1).all()
-    assert (np.diff(shard["stamp_s"], axis=1) > 0.069).all() and (np.diff(shard["stamp_s"], axis=1) < 0.301).all()
+    assert (np.diff(shard["stamp_s"], axis=1) > 0.069).all() and (
+        np.diff(shard["stamp_s"], axis=1) < 0.301
+    ).all()
 
 
-def test_existing_shards_are_kept_and_partial_ones_are_invisible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_shards_are_kept_and_partial_ones_are_invisible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset, "CLIPS_PER_SHARD", 1)
     dataset.write_shards(tmp_path, 0, 1, 1, TINY)
     [first] = dataset.list_shards(tmp_path)
@@ -80,8 +84,21 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
 
 
 def test_command_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["synthesize", str(tmp_path), "--seed", "5", "--clips", "1", "--frames", "2", "--size", "32x24",
-                 "--renderer", "numpy", "--json"]
+    arguments = [
+        "synthesize",
+        str(tmp_path),
+        "--seed",
+        "5",
+        "--clips",
+        "1",
+        "--frames",
+        "2",
+        "--size",
+        "32x24",
+        "--renderer",
+        "numpy",
+        "--json",
+    ]
     assert main(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["frames"] == 2 and result["size"] == "32x24" and result["renderer"] == "numpy"
