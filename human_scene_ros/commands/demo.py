@@ -170,7 +170,7 @@ def _prepared(out: Path) -> Path:
 
 
 @contextlib.contextmanager
-def free_domain(first: int = 60, last: int = 99) -> Iterator[int]:
+def free_domain(first: int = 80, last: int = 99) -> Iterator[int]:
     """A ROS domain that no other run of this kind on this machine uses, as long as the context lasts."""
     for domain_id in range(first, last + 1):
         handle = (Path(tempfile.gettempdir()) / f"human_scene_domain_{domain_id}.lock").open("a")
@@ -270,8 +270,8 @@ def _watch(processes: NodeProcesses, observer: Observer, plan: dict[str, Any], *
                 return
             if time.monotonic() - progress_s > STALL_LIMIT_S:
                 ends = "\n".join(f"{who}:\n{processes.last_lines(who)}" for who in ("reconstructor_node", "bag_node"))
-                raise ProcessError(f"no progress for {STALL_LIMIT_S:.0f} s after {done[0]} images and {done[1]} results; "
-                                   f"the last lines of\n{ends}")
+                raise ProcessError(f"no progress for {STALL_LIMIT_S:.0f} s after {done[0]} images and {done[1]} "
+                                   f"results; the last lines of\n{ends}")
             time.sleep(0.05)
 
 
