@@ -205,6 +205,11 @@ class Stream:
         f = 1.2 * max(size)
         K = ours["post.K_used"] = np.array([[f, 0, size[1] / 2], [0, f, size[0] / 2], [0, 0, 1]])
         rotmats = output.smpl_rotmat[0].cpu().numpy()
+        if not len(rotmats):
+            people = {"rotvec": (53, 3), "joints_cam": (127, 3), "joints_2d": (127, 2)}
+            if self.body is not None:
+                people |= dict.fromkeys(("verts_cam", "verts_world"), self.body.v_template.shape)
+            ours |= {f"post.{name}": np.zeros((0, *shape)) for name, shape in people.items()}
         if len(rotmats) and "post.rotvec" in expected:
             ours["post.rotvec"] = Rotation.from_matrix(rotmats.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 53, 3)
         if len(rotmats) and self.body is not None:

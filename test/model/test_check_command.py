@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiny_network import OFFICIAL, images, make, with_people
 from human_scene_ros.cli import main
 from human_scene_ros.commands.check import check_folder
 from human_scene_ros.errors import SourceError
+from human_scene_ros.model.preprocess import to_tensor
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "network"
 SIZE = (64, 96)
@@ -28,8 +30,6 @@ def folder(tmp_path: Path) -> Path:
              "state_dec_num_heads", "state_size", "local_mem_size")
     frames = ((images(1, *SIZE)[0].permute(1, 2, 0).numpy() * 0.5 + 0.5) * 255).astype(np.uint8)
     frames = np.stack([np.roll(frames, 16 * i, axis=1) for i in range(3)])
-    from human_scene_ros.model.preprocess import to_tensor
-
     with_people(network, to_tensor(frames[0]), 2)
     values = {name: getattr(config, name) for name in names} | {
         "mhmr_img_res": 112, "dino": {"embed_dim": 20, "depth": 2, "num_heads": 2, "img_size": 84},
@@ -38,8 +38,6 @@ def folder(tmp_path: Path) -> Path:
         "streams": {"walk": {"H": 64, "W": 96, "n": 3, "ttt": True}}}
     (tmp_path / "config.json").write_text(json.dumps(values))
     save_file({k: v.clone() for k, v in network.state_dict().items()}, tmp_path / "weights.safetensors")
-    import dataclasses
-
     for suffix, half in (("", True), ("_exactrope", False)):
         network.config = dataclasses.replace(network.config, use_ttt3r=True, rope_fp16=half)
         arrays, state = {}, None
@@ -106,12 +104,15 @@ def test_what_cannot_be_compared_is_a_failure_not_a_gap(folder: Path, capsys):
     (folder / "stream_other_exactrope.npz").write_bytes((folder / "stream_walk_exactrope.npz").read_bytes())
     shutil.copy(GOLDEN / "focal.npz", folder)
     edit(folder / "focal.npz", land_pts=None)
+    whole = (GOLDEN / "world_chain.npz").read_bytes()
+    (folder / "world_chain.npz").write_bytes(whole[:len(whole) // 2])
     report = check_folder(folder)
     assert not report["passed"]
     text = "\n".join(report["failures"])
     assert "stream_walk.npz does not have the layout of its name" in text
     assert "stream_other.npz is missing; it holds the images of stream 'other'" in text
     assert "focal.npz does not have the layout of its name" in text
+    assert "world_chain.npz does not have the layout of its name" in text
 
 
 def test_wrong_weights_and_configurations_are_failures(folder: Path):

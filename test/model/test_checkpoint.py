@@ -14,7 +14,13 @@ from safetensors.torch import load_file, save_file
 from tiny_network import NANO, OFFICIAL, images, make
 
 from human_scene_ros.errors import CheckpointError
-from human_scene_ros.model.checkpoint import find_weights, load_network, load_strictly, save_checkpoint
+from human_scene_ros.model.checkpoint import (
+    describe_weights,
+    find_weights,
+    load_network,
+    load_strictly,
+    save_checkpoint,
+)
 from human_scene_ros.model.network import HumanSceneNetwork
 
 
@@ -151,3 +157,13 @@ def test_loading_fails_before_anything_is_changed():
         load_strictly(network, tensors, "file")
     for name, value in network.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name].numpy())
+
+
+def test_weights_describe_themselves_without_being_loaded(tmp_path: Path):
+    file = save_checkpoint(tmp_path / "a.safetensors", make(NANO), {"note": "n"})
+    assert describe_weights(file) == load_network(file)[1]
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match=r"a.safetensors \(50 bytes\) is truncated"):
+        describe_weights(file)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        describe_weights(tmp_path / "b.safetensors")
