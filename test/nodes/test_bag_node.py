@@ -115,7 +115,7 @@ def test_free_rate_gives_up_on_a_consumer_that_does_not_work(tmp_path, recording
 def test_free_rate_without_a_status_keeps_the_recorded_rate(tmp_path, short_recording):
     with graph(DOMAIN, tmp_path) as g:
         images = g.collect(Image, "/image")
-        bag = g.start("bag_node", {"input": str(short_recording), "rate": 0.0})
+        bag = g.start("bag_node", {"input": str(short_recording), "rate": 0.0, "wait_for_subscribers": 1})
         bag.wait_output("nobody sends /human_scene/status: playing at the recorded rate")
         g.wait(lambda: not bag.running, "the end of the recording")
         assert bag.wait() == 0 and len(images) == 5
