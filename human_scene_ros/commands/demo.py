@@ -304,7 +304,9 @@ def _read_back(source: str, arguments: argparse.Namespace, plan: dict[str, Any],
     recording = RecordedRun(out / "scene", f"{IMAGE}/compressed", INFO if plan["info"] else None, NODE)
     scores, collector = SceneScores(), OverviewCollector()
     scores.begin_sequence()
-    people, tracks, segments, recorded = 0, set(), set(), 0
+    people, recorded = 0, 0
+    tracks: set[tuple[int, int]] = set()
+    segments: set[int] = set()
     with open_source(source, arguments.image or None, arguments.info or None) as truths:
         for frame, estimate in recording.frames():
             truth = truths.truth_at(frame.stamp_ns)

@@ -53,7 +53,7 @@ class OverviewCollector:
         segment.true_path.append(None if true_T_world_camera is None else np.asarray(true_T_world_camera, np.float64))
         for body in estimate.bodies:
             if body.track_state in (TrackState.CONFIRMED, TrackState.PREDICTED):
-                pelvis = apply(T_world_camera, np.asarray(body.joints_camera[0], np.float64))
+                pelvis = np.asarray(apply(T_world_camera, body.joints_camera[0].astype(np.float64)), np.float64)
                 segment.trails.setdefault(body.track_id, []).append(pelvis)
         moment = Moment.from_estimate(image, estimate)
         interest = moment.interest()

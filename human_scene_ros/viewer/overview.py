@@ -299,7 +299,7 @@ def _scene_view(overview: Overview, body_model: BodyModel, width: int,
     canvas = Canvas(camera, _PANEL_RGB)
 
     _floor_grid(canvas, T_eye_world, overview, people, points, floor_z)
-    tint = 0.85 * colors.astype(np.float32) / 255.0 + 0.15 * np.float32(_PANEL_RGB)
+    tint = colors.astype(np.float32) * np.float32(0.85 / 255.0) + np.float32(0.15) * np.asarray(_PANEL_RGB, np.float32)
     canvas.points(apply(T_eye_world, points), tint, 2, size_m=1.1 * _spacing(points))
 
     for track_id, trail in overview.trails.items():
@@ -342,7 +342,7 @@ def _people_world(moment: Moment, body_model: BodyModel) -> list[
         posed, faces = None, np.zeros((0, 3), np.int64)
         if person.parameters is not None:
             mesh, faces = vertices(body_model, person.parameters, lod=_best_lod(body_model))
-            posed = apply(moment.T_world_camera, np.asarray(mesh, np.float64))
+            posed = np.asarray(apply(moment.T_world_camera, mesh), np.float64)
         people.append((person, posed, faces))
     return people
 
