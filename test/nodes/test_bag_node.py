@@ -75,9 +75,9 @@ class Consumer:
     """Works slowly on every image and reports in its status how many are done, as the reconstructor does."""
 
     def __init__(self, g: Graph, message_class: type, topic: str, *, seconds: float, already_done: int = 0,
-                 outcome: str = "frames_processed") -> None:
+                 outcomes: tuple[str, ...] = ("frames_processed",)) -> None:
         self.stamps: list[int] = []
-        self._seconds, self._outcome = seconds, outcome
+        self._seconds, self._outcomes = seconds, outcomes
         self._status = SceneStatus(frames_processed=already_done)
         self._publisher = g.publisher(SceneStatus, "/human_scene/status", qos.latched())
         self._publisher.publish(self._status)
@@ -87,14 +87,16 @@ class Consumer:
     def _on_image(self, image) -> None:
         self.stamps.append(stamp_ns(image.header.stamp))
         time.sleep(self._seconds)
-        setattr(self._status, self._outcome, getattr(self._status, self._outcome) + 1)
+        outcome = self._outcomes[len(self.stamps) % len(self._outcomes)]
+        setattr(self._status, outcome, getattr(self._status, outcome) + 1)
         self._publisher.publish(self._status)
 
 
-@pytest.mark.parametrize("outcome", ["frames_processed", "frames_rejected", "frames_dropped"])
-def test_free_rate_loses_nothing_with_a_slow_consumer(tmp_path, recording, outcome):
+def test_free_rate_loses_nothing_with_a_slow_consumer(tmp_path, recording):
+    """Whatever becomes of an image, it is off the way; counters of an earlier run do not count."""
     with graph(DOMAIN, tmp_path) as g:
-        consumer = Consumer(g, CompressedImage, "/image/compressed", seconds=0.02, already_done=1000, outcome=outcome)
+        consumer = Consumer(g, CompressedImage, "/image/compressed", seconds=0.02, already_done=1000,
+                            outcomes=("frames_processed", "frames_rejected", "frames_dropped"))
         bag = g.start("bag_node", {"input": str(recording), "rate": 0.0, "wait_for_subscribers": 1})
         g.wait(lambda: not bag.running, "the end of the recording")
         assert bag.wait() == 0, bag.output
@@ -104,7 +106,7 @@ def test_free_rate_loses_nothing_with_a_slow_consumer(tmp_path, recording, outco
 
 def test_free_rate_gives_up_on_a_consumer_that_does_not_work(tmp_path, recording):
     with graph(DOMAIN, tmp_path) as g:
-        consumer = Consumer(g, CompressedImage, "/image/compressed", seconds=0.0, outcome="frames_in")
+        consumer = Consumer(g, CompressedImage, "/image/compressed", seconds=0.0, outcomes=("frames_in",))
         bag = g.start("bag_node", {"input": str(recording), "rate": 0.0, "wait_for_subscribers": 1, "ack_timeout": 2.0})
         g.wait(lambda: not bag.running, "the player giving up")
         assert bag.wait() == 1
