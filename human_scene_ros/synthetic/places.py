@@ -151,7 +151,8 @@ def _walls(rng: Rng, place: Place) -> None:
     first = random_surface(rng, t, families, mood, (0.5, 4.0), calm=0.1 if busy else 0.8)
     walls = [first] * 4
     if rng.random() < 0.4:
-        walls[int(rng.integers(4))] = random_surface(rng, t, families if place.natural else ALL_FAMILIES, None, (0.5, 4.0))
+        other = families if place.natural else ALL_FAMILIES
+        walls[int(rng.integers(4))] = random_surface(rng, t, other, None, (0.5, 4.0))
     top = random_surface(rng, t, ("plain", "plain", "tiles", "noise", "wood"), "pale", (0.6, 3.0), calm=0.8)
     b.add("box", (0, 0, -0.1), (2 * hx + 0.4, 2 * hy + 0.4, 0.2), floor)
     b.add("box", (0, 0, h + 0.1), (2 * hx + 0.4, 2 * hy + 0.4, 0.2), top)
