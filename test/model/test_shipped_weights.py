@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from tiny_network import images
 
 from human_scene_ros.model.checkpoint import SHIPPED, load_network
 from human_scene_ros.model.network import PRODUCT_OUTPUTS
 from human_scene_ros.model.presets import PRESETS
-from tiny_network import images
 
 
 def test_nano_ships_with_the_package():
