@@ -7,6 +7,7 @@ are never blended. Framebuffer rows are image rows, so nothing is flipped on rea
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,7 @@ def clip_from_camera(camera: PinholeCamera) -> NDArray[np.float32]:
 
 
 class GlRenderer:
-    """Draws `Drawing`s at one image size. Owns an OpenGL context; use it from the thread that made it.
+    """Draws `Drawing`s at one image size. Owns an OpenGL context; any thread may call it, one at a time.
 
     Raises:
         Exception: Whatever moderngl raises when no context can be made (see `renderer.make_renderer`).
@@ -210,6 +211,7 @@ class GlRenderer:
     def __init__(self, width: int, height: int, smooth: bool = True) -> None:
         import moderngl
 
+        self._lock = threading.Lock()
         self._context = context = moderngl.create_context(standalone=True, backend="egl", require=330)
         self.device = str(context.info["GL_RENDERER"])
         size = (width, height)
@@ -253,6 +255,13 @@ class GlRenderer:
         self, drawing: Drawing, camera: PinholeCamera
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         """RGB (H, W, 3) uint8, depth (H, W) float32 metres along z (0 = sky), instance (H, W) uint8."""
+        # Contexts of other sizes may have been used since, or another thread is calling: make this one current.
+        with self._lock, self._context:
+            return self._render(drawing, camera)
+
+    def _render(
+        self, drawing: Drawing, camera: PinholeCamera
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         self._upload(drawing)
         self._set_lights(drawing)
         R, t = drawing.T_camera_world[:3, :3], drawing.T_camera_world[:3, 3]

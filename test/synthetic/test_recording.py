@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY
 from rosbags.highlevel import AnyReader
 
 from human_scene_ros.cli import main
 from human_scene_ros.commands.synthesize import CAMERA_FRAME, RECORDING_START_NS, write_recording
 from human_scene_ros.sources.reader import open_source
 from human_scene_ros.synthetic.world import SyntheticWorld, WorldConfig
+
+from helpers import REPOSITORY
 
 TINY = WorldConfig(width=96, height=64, num_frames=3, fps=10.0, min_people=2, empty_fraction=0.0, renderer="numpy")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 
@@ -215,6 +216,24 @@ def test_both_renderers_agree() -> None:
         for p, q in zip(a.people, b.people, strict=True):
             assert p.head_visible == q.head_visible
             assert p.visible_fraction == pytest.approx(q.visible_fraction, abs=0.02)
+
+
+@pytest.mark.skipif(not gl_works(), reason="no OpenGL context on this machine")
+def test_opengl_renderers_of_several_sizes_and_threads_do_not_mix() -> None:
+    configs = [dataclasses.replace(SMALL, renderer="gl", width=w, height=h, smooth=s)
+               for w, h, s in ((160, 112, True), (96, 64, True), (96, 64, False))]
+    worlds = [SyntheticWorld(5, c) for c in configs]
+    first = [w.frame(0) for w in worlds]
+    again = [w.frame(0) for w in worlds]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        elsewhere = [pool.submit(w.frame, 0).result() for w in worlds]
+    for a, b, c in zip(first, again, elsewhere, strict=True):
+        for other in (b, c):
+            np.testing.assert_array_equal(a.image, other.image)
+            np.testing.assert_array_equal(a.instance, other.instance)
+    np.testing.assert_array_equal(first[1].instance, first[2].instance)  # labels are never smoothed
+    reference = SyntheticWorld(5, dataclasses.replace(configs[0], renderer="numpy")).frame(0)
+    assert (first[0].instance != reference.instance).mean() < 1e-3
 
 
 def test_without_opengl_worlds_are_drawn_in_numpy(
