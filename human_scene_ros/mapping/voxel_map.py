@@ -43,7 +43,7 @@ class MapConfig:
     voxel_m: float = 0.05
     max_points: int = 2_000_000
     min_observations: int = 2
-    min_confidence: float = 1.5
+    min_confidence: float = 1.0
     max_range_m: float = 10.0
     people_margin_m: float = 0.15
     max_points_per_frame: int = 20_000

@@ -196,7 +196,7 @@ class CloudOptions:
 
     max_bytes: int = 450_000
     people: Literal["keep", "remove", "only"] = "remove"
-    min_confidence: float = 1.5
+    min_confidence: float = 1.0
     max_range_m: float = 10.0
     organized: bool = False
     confidence: bool = False
