@@ -99,7 +99,8 @@ def test_bad_points_stay_out(change):
     else:
         depth[:, 20:] = 6.0
         out[:, 19:21] = True
-    keep = VoxelMap(MapConfig(max_range_m=15.0, min_confidence=1.5)).background(estimate_of(depth, confidence=confidence))
+    world = VoxelMap(MapConfig(max_range_m=15.0, min_confidence=1.5))
+    keep = world.background(estimate_of(depth, confidence=confidence))
     np.testing.assert_array_equal(keep, ~out)
 
 
