@@ -20,12 +20,13 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["human_scene_ros", "human_scene_ros.*"]),
     package_data={"human_scene_ros": ["*/data/*", "*/data/*/*"]},
-    # The message texts, so that recordings can be written and read without ROS.
+    # The message texts, so that recordings can be written and read without ROS; something to try it on.
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/human_scene_ros"]),
         ("share/human_scene_ros", ["package.xml", "LICENSE", "NOTICE"]),
         ("share/human_scene_ros/msg", sorted(glob("msg/*.msg"))),
         ("share/human_scene_ros/srv", sorted(glob("srv/*.srv"))),
+        ("share/human_scene_ros/demo/recording", sorted(glob("demo/recording/*"))),
     ],
     install_requires=[
         "numpy>=1.21",
