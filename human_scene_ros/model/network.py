@@ -276,6 +276,12 @@ class WindowHead(nn.Module):
         self.solve = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, sum(self.OUTPUTS.values()))
 
+    @torch.no_grad()
+    def forget_tokens(self) -> None:
+        """Give the decoder token no say, so that a head trained without tokens works the same with them."""
+        hidden = self.squeeze.out_features
+        self.join.weight[:, hidden:self.join.in_features - 4 * BODY_JOINTS] = 0
+
     def forward(self, windows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from human_scene_ros.model.tracking import TrackBank
@@ -92,6 +93,13 @@ class DecoderTaps:
     new_memory: Tensor | None
     gate: Tensor | None
     people: int
+
+    @classmethod
+    def only_people(cls, human_out: Tensor) -> DecoderTaps:
+        """Taps of a decoder that saw nothing but (B, P, D) people: for training a body head by itself."""
+        pose = human_out.new_zeros(len(human_out), 1, human_out.shape[-1])
+        rows = torch.cat([pose, human_out], dim=1)
+        return cls(pose, rows, rows, rows, rows[:, :0], None, None, human_out.shape[1])
 
     def image_rows(self, tap: Tensor) -> Tensor:
         """The (B, N, D) image rows of a tap."""

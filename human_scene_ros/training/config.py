@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from human_scene_ros.errors import ConfigError
 
@@ -31,6 +32,8 @@ class TrainConfig:
 
     Args:
         preset: Network preset.
+        stage: "scene" trains everything but the window head; "bodies" trains only the window head, on windows
+            placed by the truth, which sees many more people per second; "all" trains both together.
         minutes: Budget of optimisation time over all sessions of the run; the learning rate follows it.
         batch_clips: Clips per step and process.
         clip_frames: Frames of a clip, drawn at random, that are unrolled with back-propagation through the
@@ -51,6 +54,7 @@ class TrainConfig:
     """
 
     preset: str = "nano"
+    stage: Literal["scene", "bodies", "all"] = "all"
     minutes: float = 100.0
     batch_clips: int = 12
     clip_frames: int = 2
@@ -78,6 +82,9 @@ class TrainConfig:
 
 PRESETS = {
     "nano": TrainConfig(),
+    "nano-scene": TrainConfig(stage="scene"),
+    "nano-bodies": TrainConfig(stage="bodies", batch_clips=24, clip_frames=1, learning_rate=1e-3),
+    "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
     "smoke": TrainConfig(minutes=1.0, batch_clips=2, clip_frames=2, burn_in=2, save_every_s=10.0, ema=0.9,
                          warmup_steps=5),
 }
