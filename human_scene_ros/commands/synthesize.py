@@ -114,6 +114,7 @@ def _write_recording(arguments: argparse.Namespace) -> dict[str, object]:
         num_frames=frames,
         fps=arguments.fps,
         body_lod=1,
+        empty_fraction=0.0,
         renderer=arguments.renderer,
     )
     world = SyntheticWorld(arguments.seed, config)

@@ -32,7 +32,7 @@ Rng = np.random.Generator
 # Builder solids stand along z; people stand along y.
 _ROT_BODY_BUILDER = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
-# (a, b) per tone, dark to light; a person's skin is a random mixture with a little noise.
+# RGB from dark to light; a person's skin lies between two neighbours, with a little noise.
 _SKIN_TONES = np.array(
     [
         [0.20, 0.12, 0.08],
@@ -231,13 +231,13 @@ class _Extras:
 
     def __init__(self, rest_joints: Array, scale: float) -> None:
         self.joints, self.scale = rest_joints, scale
-        self._parts: list[tuple[MeshBuilder, dict[int, float]]] = []
-        self.rings: list[tuple[Array, Array, NDArray[np.int32], Array]] = []
+        self._parts: list[tuple[MeshBuilder, int]] = []
+        self._cloths: list[tuple[Mesh, Array]] = []
 
     def part(self, joint: int) -> MeshBuilder:
         """A builder whose solids move with the joint."""
         builder = MeshBuilder()
-        self._parts.append((builder, {joint: 1.0}))
+        self._parts.append((builder, joint))
         return builder
 
     def put(
@@ -260,15 +260,18 @@ class _Extras:
             rotation=R,
         )
 
-    def meshes(self) -> list[tuple[Mesh, NDArray[np.float32]]]:
+    def add_cloth(self, mesh: Mesh, weights: Array) -> None:
+        """Add a mesh with (V, 55) weights of its own."""
+        self._cloths.append((mesh, weights))
+
+    def meshes(self) -> list[tuple[Mesh, Array]]:
         """Meshes with their (V, 55) weights."""
-        out = []
-        for builder, weights in self._parts:
+        out = list(self._cloths)
+        for builder, joint in self._parts:
             mesh = builder.build()
-            dense = np.zeros((len(mesh.vertices), 55), np.float32)
-            for joint, w in weights.items():
-                dense[:, joint] = w
-            out.append((mesh, dense))
+            weights = np.zeros((len(mesh.vertices), 55), np.float32)
+            weights[:, joint] = 1.0
+            out.append((mesh, weights))
         return out
 
 
@@ -348,7 +351,7 @@ def _skirt(
     c, d = a + segments, b + segments
     outside = np.concatenate([np.column_stack([a, b, c]), np.column_stack([b, d, c])])
     faces = np.concatenate([outside, outside[:, ::-1]]).astype(np.int32)  # seen from below too
-    extras.rings.append((vertices, weights, faces, np.zeros(0, np.float32)))
+    extras.add_cloth(Mesh(vertices, faces), weights)
 
 
 def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: str) -> DressedPerson:
@@ -433,8 +436,7 @@ def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: 
         [base.normals],
     )
     count = n
-    meshes = extras.meshes() + [(Mesh(v, f), w) for v, w, f, _ in extras.rings]
-    for mesh, w in meshes:
+    for mesh, w in extras.meshes():
         rows.append(mesh.vertices)
         weights.append(sparse.csr_array(w))
         faces.append(mesh.faces + count)

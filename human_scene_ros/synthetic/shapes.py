@@ -261,7 +261,7 @@ class MeshBuilder:
 
 
 class MaterialTable:
-    """Rows of material parameters; see `surface` for the layout, `human_scene_ros.synthetic.wardrobe` for people."""
+    """Rows of material parameters; see `surface` for the layout, `_material` in people.py for people."""
 
     def __init__(self) -> None:
         self._rows: list[Array] = []
