@@ -78,7 +78,7 @@ def violations(package: Path) -> list[str]:
             where = f"{relative}:{line}"
             if head == package.name and rest:
                 if rest[0] in ("msg", "srv"):
-                    if layer != "nodes":
+                    if layer != "nodes" and (at_top or layer != "commands"):
                         found.append(f"{where}: only nodes/ may import generated messages")
                 elif rest[0] not in MAY_IMPORT[layer]:
                     found.append(f"{where}: layer '{layer}' may not import '{rest[0]}'")

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
+import importlib
 import importlib.util
 import json
 import resource
@@ -168,7 +170,8 @@ def _timed_network(stream: Any, stages: Stages) -> Stages:
 def _all_fields(estimate: Any, description: message_fields.BodyDescription, sequence: int) -> dict[str, Any]:
     """What the node says about one frame when everybody listens, at default limits."""
     stamp_ns, camera_frame, world = estimate.stamp_ns, "optical", "map"
-    stride = message_fields.stride_for(*estimate.confidence.shape, 4, 450_000)
+    height, width = estimate.confidence.shape
+    stride = message_fields.stride_for(height, width, 4, 450_000)
     return {
         "bodies": message_fields.body_array_fields(estimate, description, camera_frame=camera_frame,
                                                    camera_name="camera", sequence=sequence, world_frame=world),
@@ -309,17 +312,17 @@ def bench_convert(repeats: int) -> dict[str, Any]:
         xyz = rng.random((points, 3), np.float32)
         colors = rng.integers(0, 255, (points, 3), np.uint8)
         other, name = _cloud_packer()
-        rows.append(_compare(f"pack a cloud of {points} points", lambda x=xyz, c=colors: _pack_cloud(x, c),
-                             name, lambda x=xyz, c=colors, o=other: o(x, c), repeats))
+        rows.append(_compare(f"pack a cloud of {points} points", functools.partial(_pack_cloud, xyz, colors),
+                             name, functools.partial(other, xyz, colors), repeats))
     image = rng.integers(0, 255, (480, 640, 3), np.uint8)
     padded = np.zeros((480, 2048), np.uint8)
     padded[:, :1920] = image.reshape(480, 1920)
     for encoding, data, step in (("bgr8", image.tobytes(), 1920), ("rgb8", padded.tobytes(), 2048)):
-        other, name = _image_decoder()
+        decoder, name = _image_decoder()
         rows.append(_compare(
             f"decode 640x480 {encoding}, step {step}",
-            lambda e=encoding, d=data, s=step: image_codec.decode_image(e, 480, 640, s, False, d),
-            name, lambda e=encoding, d=data, s=step, o=other: o(e, d, s), repeats))
+            functools.partial(image_codec.decode_image, encoding, 480, 640, step, False, data),
+            name, functools.partial(decoder, encoding, data, step), repeats))
     return {"repeats": repeats, "comparisons": rows}
 
 
@@ -358,8 +361,9 @@ def _cloud_packer() -> tuple[Callable[[Any, Any], Any], str]:
 
 def _pack_with_sensor_msgs_py(xyz: NDArray[np.float32], colors: NDArray[np.uint8]) -> Any:
     from sensor_msgs.msg import PointField
-    from sensor_msgs_py import point_cloud2
     from std_msgs.msg import Header
+
+    point_cloud2 = importlib.import_module("sensor_msgs_py.point_cloud2")  # a peer: only where it is installed
 
     names = ("x", "y", "z", "rgb")
     fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate(names)]
@@ -380,13 +384,12 @@ def _image_decoder() -> tuple[Callable[[str, bytes, int], Any], str]:
 
 
 def _decode_with_cv_bridge(encoding: str, data: bytes, step: int) -> Any:
-    from cv_bridge import CvBridge
     from sensor_msgs.msg import Image
 
     from human_scene_ros.nodes.convert import fill
 
     message = fill(Image(), {"height": 480, "width": 640, "encoding": encoding, "step": step, "data": data})
-    return CvBridge().imgmsg_to_cv2(message, "rgb8")
+    return importlib.import_module("cv_bridge").CvBridge().imgmsg_to_cv2(message, "rgb8")
 
 
 def _decode_row_by_row(encoding: str, data: bytes, step: int) -> NDArray[np.uint8]:

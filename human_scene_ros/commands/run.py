@@ -136,7 +136,8 @@ class _Run:
         self._writer = _SceneWriter(bag, describe_bodies(stream))
         self._scores = SceneScores()
         self._scores.begin_sequence()
-        self._people, self._tracks = 0, set()
+        self._people = 0
+        self._tracks: set[tuple[int, int]] = set()
         self._truths = 0
         self._elapsed_s = 0.0
 

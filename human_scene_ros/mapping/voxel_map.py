@@ -60,6 +60,13 @@ class MapConfig:
 class VoxelMap:
     """`add` estimates, read `points`. Memory grows with the scene up to `max_points`, never beyond."""
 
+    # Rows of the table; `_mean` is x, y, z, r, g, b. Grown together by `_reserve`.
+    _keys: NDArray[np.int64]
+    _mean: NDArray[np.float32]
+    _weight: NDArray[np.int32]
+    _seen: NDArray[np.int32]
+    _hits: NDArray[np.int32]
+
     def __init__(self, config: MapConfig | None = None) -> None:
         self.config = config or MapConfig()
         self.clear()

@@ -91,6 +91,7 @@ class ReconstructorNode(LifecycleNode):
 
     def _process(self, arrival: Arrival) -> None:
         """One image from message to results. Raises what makes this image unusable."""
+        assert self._input is not None and self._reconstruction is not None and self._results is not None, "active"
         header, health = arrival.message.header, self._health
         with health.stage("decode"):
             image = decode_message(arrival.message)
