@@ -38,7 +38,6 @@ setup(
         "rosbags>=0.10,<0.12",
         "tqdm>=4.57",
         "PyYAML>=5.4",
-        "matplotlib>=3.5",
     ],
     extras_require={"train": ["moderngl>=5.8"]},
     entry_points={"console_scripts": ["human-scene = human_scene_ros.cli:main"]},

@@ -36,6 +36,8 @@ START_LIMIT_S = 120.0
 STALL_LIMIT_S = 120.0
 """Without a new image or result for so long, the run is given up."""
 
+SIGN_OF_LIFE_S = 10.0
+
 IMAGE, INFO, NODE, MARKERS = "/image", "/camera_info", "/human_scene", "/human_scene_markers"
 RECORDED = ("/tf", "/diagnostics", *(f"{NODE}/{name}" for name in (
     "bodies", "camera_pose", "path", "cloud", "map/cloud", "depth/image", "depth/camera_info", "status")),
@@ -101,7 +103,7 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
             _start(processes, source, arguments, plan, out)
             say(f"nodes    bag, reconstructor, markers and record as processes on ROS domain {domain_id}")
             _wait_complete(processes, observer, plan)
-            _watch(processes, observer, plan, quiet=arguments.json)
+            _watch(processes, observer, plan, say, quiet=arguments.json)
             # The recorder first: it takes what is on its way while the others still run.
             processes.stop("record_node")
             processes.stop("reconstructor_node", "markers_node")
@@ -120,7 +122,8 @@ def shipped_recording() -> Path:
     Raises:
         SourceError: This installation has none.
     """
-    candidates = [Path(__file__).resolve().parents[2] / "demo" / "recording"]
+    candidates = [Path(__file__).resolve().parents[2] / "demo" / "recording",
+                  Path(sys.prefix) / "share" / "human_scene_ros" / "demo" / "recording"]
     if importlib.util.find_spec("ament_index_python") is not None:
         from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
@@ -248,7 +251,8 @@ def _wait_complete(processes: NodeProcesses, observer: Observer, plan: dict[str,
     observer.watch_images(IMAGE)
 
 
-def _watch(processes: NodeProcesses, observer: Observer, plan: dict[str, Any], *, quiet: bool) -> None:
+def _watch(processes: NodeProcesses, observer: Observer, plan: dict[str, Any], say: Callable[[str], None], *,
+           quiet: bool) -> None:
     """Until the recording is played and every image is accounted for."""
     from tqdm import tqdm
 
@@ -258,6 +262,7 @@ def _watch(processes: NodeProcesses, observer: Observer, plan: dict[str, Any], *
             observer.bodies >= status.frames_processed)
 
     progress_s, seen = time.monotonic(), -1
+    said_s = time.monotonic()
     with tqdm(total=plan["frames"], unit="frame", desc="nodes", disable=quiet or None, file=sys.stderr) as bar:
         while True:
             processes.check()
@@ -265,6 +270,9 @@ def _watch(processes: NodeProcesses, observer: Observer, plan: dict[str, Any], *
             done = (observer.images, observer.bodies)
             if sum(done) != seen:
                 seen, progress_s = sum(done), time.monotonic()
+            if bar.disable and time.monotonic() - said_s > SIGN_OF_LIFE_S:  # not on a terminal: lines, no bar
+                said_s = time.monotonic()
+                say(f"         {observer.bodies} of {plan['frames'] or '?'} images")
             if processes.exit_code("bag_node") == 0 and settled():
                 bar.update(observer.bodies - bar.n)
                 return

@@ -368,7 +368,10 @@ def _viewpoint(overview: Overview,
     path = np.asarray(overview.path, np.float64)
     important = [path[:, :3, 3]]
     important += [posed for _, posed, _ in people if posed is not None]
-    important += [_on_floor(t, floor_z) for t in overview.trails.values() if len(t)]
+    trails = [_on_floor(t, floor_z) for t in overview.trails.values() if len(t)]
+    if trails:  # a moment's mistake far away must not make everything else small
+        low, high = np.percentile(np.concatenate(trails), [4, 96], axis=0)
+        important.append(np.clip(np.concatenate(trails), low, high))
     if len(points):
         low, high = np.percentile(points, [6, 94], axis=0)
         corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1])
