@@ -181,6 +181,7 @@ def _detection(logits: Tensor, batch: Batch, teacher: Teacher, patch: int) -> Te
 
 def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher, camera_K: Tensor) -> dict[str, Tensor]:
     fit, fitted = bodies.window, teacher.fitted
+    assert fit is not None, "these terms are for the window body head"
     rotations = axis_angle_to_matrix(batch.pose.flatten(0, 1)[..., :BODY_JOINTS, :])
     betas = batch.betas.flatten(0, 1)
     truth = batch.joints_camera.flatten(0, 1)[..., :BODY_JOINTS, :]
