@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pipeline.add_argument("--size", default="640x480", help="size of the images (default 640x480)")
     pipeline.add_argument("--encoding", default="rgb8", choices=("rgb8", "bgr8", "mono8", "jpeg"),
                           help="how the images arrive (default rgb8)")
+    pipeline.add_argument("--lens", action="store_true", help="with lens distortion in camera_info")
     pipeline.add_argument("--preset", default="nano", help="network preset (default nano)")
     pipeline.add_argument("--checkpoint", type=Path, help="weights (default: those that ship with the preset)")
     pipeline.add_argument("--device", default="auto", help="torch device (default auto)")
@@ -61,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 # --- pipeline ----------------------------------------------------------------------------------------------------
+
+MAP_RATE, CLOUD_RATE = 5.0, 10.0  # Hz of stamps, as in config/reconstructor.yaml
+
 
 class Stages:
     """Wall and CPU milliseconds of named stages; CPU of this thread, so that a busy machine does not count."""
@@ -89,11 +93,13 @@ class Stages:
 def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time the route; keys: stages_ms, ours_ms, network_ms, total_ms, peak_rss_mib and what was run.
 
-    `ours` is everything but the network. Each entry holds `p50` and `p95` of wall time and `cpu_p50`.
+    `ours` is everything but the network. Each entry holds `p50`, `p95` and `mean` of wall time and `cpu_p50`,
+    `cpu_mean`. Images are 50 ms apart; map and cloud keep to the default rates of the node.
     """
     import cv2
 
     from human_scene_ros.mapping.voxel_map import VoxelMap
+    from human_scene_ros.nodes.diagnostics import Throttle
     from human_scene_ros.runtime.engine import make_stream
     from human_scene_ros.scene import CameraFrame
     from human_scene_ros.sources.calibration import Calibration
@@ -110,6 +116,7 @@ def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     network = _timed_network(stream, stages)
     people, stamp_ns = 0, 0
     description = message_fields.BodyDescription()
+    map_due, cloud_due = Throttle(), Throttle()
     with _publishers() as publish:
         for index in range(warm_up + arguments.frames):
             if index == warm_up:
@@ -119,7 +126,7 @@ def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
             stamp_ns += 50_000_000
             image, camera = frames[_back_and_forth(index, len(frames))]
             message = _Message(stamp_ns, image, arguments.encoding)
-            info = _Info(camera)
+            info = _Info(camera, arguments.lens)
             with stages("decode"):
                 decoded = image_codec.decode_message(message)
             with stages("undistort"):
@@ -129,11 +136,12 @@ def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
             with stages("step"):
                 estimate = stream.step(frame)
             with stages("map"):
-                world_map.add(estimate)
+                if map_due.due(stamp_ns, MAP_RATE):
+                    world_map.add(estimate)
             for name, milliseconds in estimate.stage_ms.items():
                 stages.add(f"step.{name}", milliseconds, float("nan"))
             with stages("fields"):
-                fields = _all_fields(estimate, description, index)
+                fields = _fields(estimate, description, index, cloud_due.due(stamp_ns, CLOUD_RATE))
             publish(fields, stages)
             people += len(estimate.bodies)
     wall, cpu = stages.wall_ms, stages.cpu_ms
@@ -142,7 +150,7 @@ def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     network_wall, network_cpu = np.array(network.wall_ms["network"]), np.array(network.cpu_ms["network"])
     weights = stream.weights
     return {
-        "size": [width, height], "encoding": arguments.encoding, "frames": arguments.frames,
+        "size": [width, height], "encoding": arguments.encoding, "lens": arguments.lens, "frames": arguments.frames,
         "people_per_frame": people / arguments.frames, "preset": arguments.preset,
         "weights": {"name": weights.name, "sha256": weights.sha256, "note": weights.note} if weights else None,
         "published": "ros" if "publish" in wall else "not measured: rclpy is not importable",
@@ -167,21 +175,19 @@ def _timed_network(stream: Any, stages: Stages) -> Stages:
     return own
 
 
-def _all_fields(estimate: Any, description: message_fields.BodyDescription, sequence: int) -> dict[str, Any]:
-    """What the node says about one frame when everybody listens, at default limits."""
+def _fields(estimate: Any, description: message_fields.BodyDescription, sequence: int,
+            cloud: bool) -> dict[str, Any]:
+    """What the node says about one frame to a recorder or RViz: bodies, pose, TF, and the cloud when it is due."""
     stamp_ns, camera_frame, world = estimate.stamp_ns, "optical", "map"
-    height, width = estimate.confidence.shape
-    stride = message_fields.stride_for(height, width, 4, 450_000)
-    return {
+    fields = {
         "bodies": message_fields.body_array_fields(estimate, description, camera_frame=camera_frame,
                                                    camera_name="camera", sequence=sequence, world_frame=world),
         "camera_pose": message_fields.pose_with_covariance_stamped_fields(stamp_ns, world, estimate.T_world_camera),
-        "cloud": message_fields.scene_cloud_fields(estimate, camera_frame, message_fields.CloudOptions()),
-        "depth/image": message_fields.depth_image_fields(
-            stamp_ns, camera_frame, estimate.points_camera[::stride, ::stride, 2]),
-        "people_mask": message_fields.image_fields(stamp_ns, camera_frame, estimate.people_mask, "mono8"),
         "tf": message_fields.transforms_fields([(stamp_ns, world, camera_frame, estimate.T_world_camera)]),
     }
+    if cloud:
+        fields["cloud"] = message_fields.scene_cloud_fields(estimate, camera_frame, message_fields.CloudOptions())
+    return fields
 
 
 @contextlib.contextmanager
@@ -192,14 +198,14 @@ def _publishers() -> Iterator[Callable[[dict[str, Any], Stages], None]]:
         return
     import rclpy
     from geometry_msgs.msg import PoseWithCovarianceStamped
-    from sensor_msgs.msg import Image, PointCloud2
+    from sensor_msgs.msg import PointCloud2
     from tf2_msgs.msg import TFMessage
 
     from human_scene_ros.msg import SmplxBodyArray
     from human_scene_ros.nodes.convert import fill
 
     classes = {"bodies": SmplxBodyArray, "camera_pose": PoseWithCovarianceStamped, "cloud": PointCloud2,
-               "depth/image": Image, "people_mask": Image, "tf": TFMessage}
+               "tf": TFMessage}
     context = rclpy.Context()
     rclpy.init(context=context, args=[])
     node = rclpy.create_node("human_scene_bench", context=context)
@@ -267,19 +273,21 @@ class _Message:
 
 
 class _Info:
-    """The fields of sensor_msgs/CameraInfo with the lens of a usual webcam."""
+    """The fields of sensor_msgs/CameraInfo, on request with the lens of a usual webcam."""
 
-    def __init__(self, camera: Any) -> None:
+    def __init__(self, camera: Any, lens: bool) -> None:
         fields = message_fields.camera_info_fields(0, "optical", camera)
-        fields["d"] = np.array([-0.1, 0.05, 0.0, 0.0, 0.0])
+        if lens:
+            fields["d"] = np.array([-0.1, 0.05, 0.0, 0.0, 0.0])
         self.__dict__.update(fields)
         self.roi = argparse.Namespace(**fields["roi"])
 
 
 def _summary(wall_ms: Any, cpu_ms: Any) -> dict[str, float]:
-    values = {"p50": float(np.percentile(wall_ms, 50)), "p95": float(np.percentile(wall_ms, 95))}
+    values = {"p50": float(np.percentile(wall_ms, 50)), "p95": float(np.percentile(wall_ms, 95)),
+              "mean": float(np.mean(wall_ms))}
     if np.isfinite(cpu_ms).all():
-        values["cpu_p50"] = float(np.percentile(cpu_ms, 50))
+        values |= {"cpu_p50": float(np.percentile(cpu_ms, 50)), "cpu_mean": float(np.mean(cpu_ms))}
     return {name: round(value, 3) for name, value in values.items()}
 
 

@@ -11,6 +11,7 @@ from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.transform import apply
 from human_scene_ros.mapping.save import FORMATS, save_points
 from human_scene_ros.mapping.voxel_map import MapConfig, VoxelMap
+from human_scene_ros.nodes.diagnostics import Throttle
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.runtime.engine import gpu_memory_mib, make_stream
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
@@ -40,7 +41,9 @@ class Reconstruction:
         device: Where the network runs.
         map: Grows with each estimate, without people.
         map_enabled: Whether it does.
+        map_update_rate: Estimates per second of stamps that enter it, at most.
         newest: The last estimate of this segment.
+        map_due: Keeps to that rate.
     """
 
     stream: HumanSceneStream
@@ -50,7 +53,9 @@ class Reconstruction:
     device: str
     map: VoxelMap
     map_enabled: bool = True
+    map_update_rate: float = 5.0
     newest: SceneEstimate | None = None
+    map_due: Throttle = dataclasses.field(default_factory=Throttle)
 
     @classmethod
     def load(cls, config: ReconstructorConfig) -> Reconstruction:
@@ -69,12 +74,13 @@ class Reconstruction:
                                       joint_set=config.bodies.joint_set, id_prefix=config.track.id_prefix)
         device = next(stream.network.parameters()).device
         return cls(stream, description, f"{info.name} {info.sha256[:12]}", info.note, str(device),
-                   VoxelMap(map_config(config)), config.map.enabled)
+                   VoxelMap(map_config(config)), config.map.enabled, config.map.update_rate)
 
     def configure(self, config: ReconstructorConfig) -> None:
         """Take over dynamic parameters; the memory stays."""
         self.stream.config = stream_config(config)
         self.map.config, self.map_enabled = map_config(config), config.map.enabled
+        self.map_update_rate = config.map.update_rate
 
     def reset(self) -> None:
         """Forget tracks, poses and map."""
@@ -89,7 +95,7 @@ class Reconstruction:
     def add_to_map(self, estimate: SceneEstimate) -> None:
         """Let the map grow by what is not a person."""
         self.newest = estimate
-        if self.map_enabled:
+        if self.map_enabled and self.map_due.due(estimate.stamp_ns, self.map_update_rate):
             self.map.add(estimate)
 
     def map_points(self) -> Points:

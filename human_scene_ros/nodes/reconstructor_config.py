@@ -105,6 +105,8 @@ class MapConfig:
                             high=1000000000, dynamic=True)
     people_margin: float = option(0.15, "Metres around people that stay out of the map.", low=0.0, high=2.0)
     rate: float = option(0.5, "Map messages per second at most.", low=0.0, high=100.0, dynamic=True)
+    update_rate: float = option(5.0, "Images per second at most that enter the map; neighbours show the same.",
+                                low=0.1, high=1000.0, dynamic=True)
 
 
 @dataclasses.dataclass(frozen=True)

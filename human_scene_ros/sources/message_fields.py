@@ -231,7 +231,8 @@ def point_cloud_fields(stamp_ns: int, frame_id: str, points: NDArray[np.floating
     # Words and bytes of one buffer; a structured array with named fields copies each field three times slower.
     words = np.empty((*shape, point_step // 4), np.float32)
     octets = words.view(np.uint8).reshape(*shape, point_step)
-    words[..., :3] = points
+    for axis in range(3):  # a whole column at a time is faster than rows of three
+        words[..., axis] = points[..., axis]
     if colors is None:
         octets[..., 12:15] = 255
     else:
