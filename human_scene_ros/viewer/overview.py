@@ -41,6 +41,7 @@ _MOMENT_COLOR: Color = (0.85, 0.18, 0.20)
 WIDTH, HEIGHT = 1920, 1080
 _MARGIN, _GAP, _HEAD, _FOOT, _LABEL = 44, 28, 92, 62, 34
 _LEFT = 690  # widest the panels on the left may get, with the colour bar
+_LEFT_PORTRAIT = 900
 _BAR = 94
 _SCALE_3D = 2  # supersampling of the 3-D view
 
@@ -153,14 +154,19 @@ def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
     draw.text((WIDTH - _MARGIN, 46), overview.subtitle, _SOFT, _font(19), anchor="rt")
 
     body_height = HEIGHT - _HEAD - _FOOT
-    panel_height = (body_height - _GAP) // 2 - _LABEL
     moment = overview.moment
-    second = _HEAD + _LABEL + panel_height + _GAP
-    fitted = _fit(moment.image.shape[1], moment.image.shape[0], _LEFT - _BAR, panel_height)
+    height, width = moment.image.shape[:2]
+    if height > 1.2 * width:  # portrait: side by side, else one above the other
+        fitted = _fit(width, height, (_LEFT_PORTRAIT - _BAR - _GAP) // 2, body_height - _LABEL)
+        second = (_MARGIN + fitted[0] + _GAP, _HEAD)
+    else:
+        panel_height = (body_height - _GAP) // 2 - _LABEL
+        fitted = _fit(width, height, _LEFT - _BAR, panel_height)
+        second = (_MARGIN, _HEAD + _LABEL + panel_height + _GAP)
     _panel(page, (_MARGIN, _HEAD), "Input and projected bodies", _people_panel(moment, body_model, fitted))
-    _panel(page, (_MARGIN, second), "Depth", _depth_panel(moment, fitted))
+    _panel(page, second, "Depth", _depth_panel(moment, fitted))
 
-    left = _MARGIN + fitted[0] + _BAR + _GAP
+    left = second[0] + fitted[0] + _BAR + _GAP
     size = (WIDTH - _MARGIN - left, body_height - _LABEL)
     draw.text((left, _HEAD), "Scene from outside: map without people, camera path, people and where they went", _SOFT,
               _font(19), anchor="lt")

@@ -88,6 +88,18 @@ def test_sparse_runs_draw_without_error(case):
     assert drawing.draw_overview(overview, load_body_model()).shape == (1080, 1920, 3)
 
 
+def test_portrait_panels_stand_side_by_side_and_use_the_height():
+    overview = collect(people=0)
+    moment = overview.moment
+    red = np.zeros((1600, 900, 3), np.uint8)
+    red[..., 0] = 255
+    picture = drawing.draw_overview(dataclasses.replace(overview, moment=dataclasses.replace(
+        moment, image=red, camera=PinholeCamera(900, 1600, 900.0, 900.0, 449.5, 799.5))), load_body_model())
+    rows, columns = np.nonzero((picture == (255, 0, 0)).all(axis=-1))
+    assert np.ptp(rows) > 600
+    assert np.ptp(rows) / np.ptp(columns) == pytest.approx(16 / 9, rel=0.01)
+
+
 def test_nothing_added_gives_nothing_to_draw():
     assert OverviewCollector().overview(subtitle="", facts={}) is None
 
