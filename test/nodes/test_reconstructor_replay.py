@@ -26,6 +26,7 @@ from human_scene_ros.sources.message_fields import (  # noqa: E402
     matrix_of_pose,
     time_fields,
 )
+from human_scene_ros.srv import SaveMap  # noqa: E402
 
 pytestmark = pytest.mark.ros
 DOMAIN = 34
@@ -73,6 +74,15 @@ def test_replay_at_free_rate_loses_nothing_and_a_loop_starts_new_segments(folder
         stamps = [convert.stamp_ns(b.header.stamp) for b in bodies]
         assert stamps == stamps[:FRAMES] * 3 and [b.sequence for b in bodies] == list(range(3 * FRAMES))
         assert [b.segment for b in bodies] == [0] * FRAMES + [1] * FRAMES + [2] * FRAMES
+        target = folder / "map.ply"
+        saved = g.call(SaveMap, "human_scene/save_map", SaveMap.Request(
+            path=str(target), format=SaveMap.Request.FORMAT_PLY, include_people=True))
+        assert saved.success and saved.message == str(target) and saved.bytes == target.stat().st_size > 0
+        assert target.read_bytes().startswith(b"ply\n")
+        for bad in (SaveMap.Request(path="/no/such/folder/map.ply"), SaveMap.Request(path=str(target), format=9),
+                    SaveMap.Request(path=str(target), voxel=-1.0), SaveMap.Request()):
+            refused = g.call(SaveMap, "human_scene/save_map", bad)
+            assert not refused.success and refused.message
         assert bag.wait() == 0
 
 
