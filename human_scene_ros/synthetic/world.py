@@ -98,6 +98,16 @@ class WorldConfig:
             raise ConfigError(f"world.fov_deg = {self.fov_deg}; expected 10 <= low <= high <= 150")
 
 
+# What evaluations draw from. "rooms": a furnished room, up to three people, everyday motions, a usual lens.
+# "varied": all that training randomises - other places, crowds, free limb poses, empty worlds full of things
+# that look like people.
+SUITES: dict[str, WorldConfig] = {
+    "rooms": WorldConfig(place="room", max_people=3, empty_fraction=0.07, free_pose_fraction=0.0,
+                         fov_deg=(50.0, 80.0)),
+    "varied": WorldConfig(),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class SyntheticPerson:
     """Truth of one person in one frame; frame of all points: camera (optical), metres.
