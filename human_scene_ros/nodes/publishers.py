@@ -58,6 +58,8 @@ class ResultPublishers:
         self._cloud_due, self._path_due = Throttle(), Throttle()
         self._poses: collections.deque[tuple[int, NDArray[np.float64]]] = collections.deque(
             maxlen=config.path.max_poses)
+        self.problem = ""
+        """Why no camera transform is sent; empty while all is well."""
         self._segment = -1
         self._sequence = 0
         needs_tf = config.tf.mode == "camera" or config.tf.base_frame
@@ -142,8 +144,6 @@ class ResultPublishers:
                 [(sent_ns, config.world_frame, root, estimate.T_world_camera @ T_camera_root)]))
 
         self.lookups.when_ready(camera_frame, root, estimate.stamp_ns, config.wait, send)
-
-    problem = ""
 
     def _publish_maps(self, estimate: SceneEstimate, camera_frame: str) -> None:
         """Depth, confidence and people at network resolution, strided to the byte budget."""
