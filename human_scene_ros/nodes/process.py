@@ -6,6 +6,7 @@ not interrupt the clean-up.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -64,4 +65,7 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
                 print(f"[{name}] {failure}", file=sys.stderr, flush=True)
                 code = 1
         rclpy.try_shutdown()
+        # All that follows is the interpreter's last garbage collection, which takes seconds on a busy machine once
+        # torch is loaded; a launch system kills what takes more than five.
+        gc.freeze()
     return code
