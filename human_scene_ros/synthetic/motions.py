@@ -357,11 +357,19 @@ _KINDS: tuple[tuple[Callable[[np.random.Generator], Motion], float], ...] = (
 )
 
 
-def sample(rng: np.random.Generator, free_fraction: float | None = None) -> Motion:
+KINDS = tuple(kind.__name__ for kind, _ in _KINDS)
+
+
+def sample(rng: np.random.Generator, free_fraction: float | None = None, kinds: tuple[str, ...] = ()) -> Motion:
     """A random motion; `free_fraction` of the people get random limb poses (default 0.23).
 
-    Arms and head of most other motions get a random offset too, so that no limb is tied to its kind.
+    Arms and head of a third of the other motions get a random offset too, so that no limb is tied to its kind.
+    With `kinds`, of `KINDS`, just these motions are drawn, as they are.
     """
+    if kinds:
+        chosen = [(make, weight) for make, weight in _KINDS if make.__name__ in kinds]
+        weights = np.array([weight for _, weight in chosen])
+        return chosen[rng.choice(len(chosen), p=weights / weights.sum())][0](rng)
     weights = np.array([w for _, w in _KINDS])
     if free_fraction is not None:
         weights[:-1] *= (1 - free_fraction) / weights[:-1].sum()

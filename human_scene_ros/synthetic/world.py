@@ -47,6 +47,7 @@ class WorldConfig:
         min_walkers: At least so many of them walk.
         empty_fraction: Fraction of worlds without people.
         free_pose_fraction: Fraction of people with random limb poses.
+        motions: Kinds of motion to draw from, of `motions.KINDS`; empty: all, with random offsets of arms and head.
         fov_deg: Range of the horizontal field of view.
         body_lod: Level of detail of the bodies: 0 full, 1 about 2,500, 2 about 900 vertices.
         smooth: Several samples per pixel: smooth edges.
@@ -68,6 +69,7 @@ class WorldConfig:
     min_walkers: int = 0
     empty_fraction: float = 0.2
     free_pose_fraction: float = 0.25
+    motions: tuple[str, ...] = ()
     fov_deg: tuple[float, float] = (45.0, 90.0)
     body_lod: int = 2
     smooth: bool = True
@@ -92,6 +94,9 @@ class WorldConfig:
             raise ConfigError(
                 f"world.camera_motion = {self.camera_motion!r}; expected one of {camera_paths.KINDS} or ''"
             )
+        unknown = sorted(set(self.motions) - set(motions.KINDS))
+        if unknown:
+            raise ConfigError(f"world.motions: {unknown} unknown; expected some of {motions.KINDS}")
         if self.place and self.place not in KINDS:
             raise ConfigError(f"world.place = {self.place!r}; expected one of {KINDS} or ''")
         if not 10.0 <= self.fov_deg[0] <= self.fov_deg[1] <= 150.0:
@@ -102,8 +107,8 @@ class WorldConfig:
 # "varied": all that training randomises - other places, crowds, free limb poses, empty worlds full of things
 # that look like people.
 SUITES: dict[str, WorldConfig] = {
-    "rooms": WorldConfig(place="room", max_people=3, empty_fraction=0.07, free_pose_fraction=0.0,
-                         fov_deg=(50.0, 80.0)),
+    "rooms": WorldConfig(place="room", max_people=3, empty_fraction=0.07, fov_deg=(50.0, 80.0),
+                         motions=("walk", "stand", "turn", "sit", "reach", "wave")),
     "varied": WorldConfig(),
 }
 
@@ -267,7 +272,7 @@ class SyntheticWorld:
         actors: list[_Actor] = []
         for k in range(count):
             walks = k < config.min_walkers
-            motion = motions.walk(rng) if walks else motions.sample(rng, config.free_pose_fraction)
+            motion = motions.walk(rng) if walks else motions.sample(rng, config.free_pose_fraction, config.motions)
             person = dress(rng, self.place.table, len(actors) + 1, config.body_lod, motion.name)
             for _ in range(8):
                 position, heading = self._path(rng, motion, [a.position for a in actors])

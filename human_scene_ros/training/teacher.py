@@ -191,9 +191,11 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
     joints = body.joints(torch.cat([predicted, others], dim=2), bodies.shape, bodies.expression)[..., :BODY_JOINTS, :]
     pelvis_relative = (joints - joints[..., :1, :]) - (truth - truth[..., :1, :])
 
-    front = truth[..., 2] > 0.1
+    height, width = batch.images.shape[-2:]
     homogeneous = torch.einsum("nij,npkj->npki", camera_K, truth)
     truth_uv = homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(0.1)
+    # Joints outside the picture are guesses; they teach the rotations, but not where to look.
+    inside = (truth[..., 2] > 0.1) & ((truth_uv > -0.5) & (truth_uv < truth_uv.new_tensor([width, height]) - 0.5)).all(-1)
     error_uv = ((fit.joints_uv_px - truth_uv) / fit.width_px[..., None, None]).abs().clamp_max(2.0).mean(-1)
     error_z = (fit.joints_behind_head_m - (truth[..., 2] - teacher.depth_m[..., None])).abs().clamp_max(1.0)
 
@@ -205,6 +207,6 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
         "root_rotation": losses.masked_mean(per_joint[..., 0], fitted),
         "rotation": losses.masked_mean(per_joint[..., 1:].mean(-1), fitted),
         "joints": losses.masked_mean(pelvis_relative.abs().sum(-1).mean(-1), fitted),
-        "image_joints": losses.masked_mean(error_uv + 0.5 * error_z, fitted[..., None] & front),
+        "image_joints": losses.masked_mean(error_uv + 0.5 * error_z, fitted[..., None] & inside),
         "betas": losses.masked_mean((bodies.shape - betas).abs().mean(-1), fitted),
     }
