@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import torch
 
 from human_scene_ros.body.model import load_body_model
@@ -34,7 +35,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def set_threads(threads: int) -> None:
-    """CPU threads of the network, for the whole process; 0 leaves torch's own choice.
+    """CPU threads of the network and of corner tracking, for the whole process; 0 leaves their own choice.
 
     More than one on a busy machine is a trap: idle threads spin and a frame can take seconds.
 
@@ -45,6 +46,7 @@ def set_threads(threads: int) -> None:
         raise ConfigError(f"threads = {threads}: must be 0 (torch's choice) or positive")
     if threads:
         torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
 
 
 def gpu_memory_mib(device: str | torch.device) -> float:

@@ -45,9 +45,9 @@ class OdometryConfig:
         sensor_depth_noise: The same of depth whose scale is trusted.
         min_inlier_fraction: A new keyframe is made when fewer inliers are left of the most that the keyframe had.
         still_px: Median displacement below which the camera has not moved; its pose then stays as it is.
-        velocity_noise: Standard deviation of the change of velocity between two frames, m/s: what decides where
-            the picture alone cannot tell a small turn from a small step.
-        turn_noise: The same of the turning rate, rad/s.
+        acceleration: Standard deviation of what the camera does, m/s^2: decides where the picture alone cannot
+            tell a small turn from a small step.
+        turn_acceleration: The same of its turning, rad/s^2.
         max_hold_s: Constant velocity is assumed no longer than this when tracking fails.
         max_keyframes: Old keyframes kept, to return to instead of starting a new one.
         carry_scale: 1: depth of a new keyframe is scaled to agree with the old keyframe's points; 0: it is
@@ -61,13 +61,13 @@ class OdometryConfig:
     corner_distance_px: float = 8.0
     window_px: int = 15
     max_forward_backward_px: float = 0.5
-    tracking_noise_px: float = 0.5
+    tracking_noise_px: float = 0.7
     depth_noise: float = 0.2
     sensor_depth_noise: float = 0.03
     min_inlier_fraction: float = 0.7
     still_px: float = 0.2
-    velocity_noise: float = 0.25
-    turn_noise: float = 0.6
+    acceleration: float = 3.0
+    turn_acceleration: float = 6.0
     max_hold_s: float = 0.5
     max_keyframes: int = 6
     carry_scale: float = 0.7
@@ -79,7 +79,8 @@ class OdometryConfig:
                                 ("tracking_noise_px", 0.01, 100.0), ("depth_noise", 0.0, 10.0),
                                 ("sensor_depth_noise", 0.0, 10.0),
                                 ("min_inlier_fraction", 0.0, 1.0), ("still_px", 0.0, 10.0),
-                                ("velocity_noise", 1e-3, 1e3), ("turn_noise", 1e-3, 1e3), ("max_hold_s", 0.0, 60.0),
+                                ("acceleration", 1e-3, 1e4), ("turn_acceleration", 1e-3, 1e4),
+                                ("max_hold_s", 0.0, 60.0),
                                 ("max_keyframes", 1, 100), ("carry_scale", 0.0, 1.0)):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -283,8 +284,8 @@ class KeyframeOdometry:
     def _track(self, view: _View, state: OdometryState, predicted: Array) -> tuple[OdometryResult, OdometryState]:
         c = self.config
         # What a frame may differ from the prediction; more when the last ones were not measured.
-        since_s = min(max((view.stamp_ns - state.measured_ns) * 1e-9, 0.01), 10.0)
-        prior_noise = (c.turn_noise * since_s, c.velocity_noise * since_s)
+        since_s = min(max((view.stamp_ns - state.measured_ns) * 1e-9, 0.03), 10.0)
+        prior_noise = (c.turn_acceleration * since_s ** 2, c.acceleration * since_s ** 2)
         fix = self._locate(state.keyframes[0], view, predicted, prior_noise)
         shift = np.linalg.norm(fix.uv_px - state.still_uv_px, axis=1)
         shift = shift[fix.tracked & np.isfinite(shift)]
