@@ -148,6 +148,7 @@ class _Run:
         expected = self.source.frame_count
         if expected and self._limit:
             expected = min(expected, self._limit)
+        self.source.on_rejected = self._count_undecodable
         began = time.perf_counter()
         with tqdm(total=expected, unit="frame", desc="run", disable=self._quiet or None, file=sys.stderr) as bar:
             for frame in self.source:
@@ -170,9 +171,7 @@ class _Run:
         try:
             estimate = self.stream.step(frame)
         except HumanSceneError as error:
-            self.rejected += 1
-            self.last_error = str(error)
-            logger.warning("frame %d (stamp %d ns) rejected: %s", self.frames_in - 1, frame.stamp_ns, error)
+            self._reject(error)
             return None
         self.map.add(estimate)
         latency_ms = (time.perf_counter() - began) * 1e3
@@ -187,6 +186,15 @@ class _Run:
         self._tracks.update((estimate.segment, i) for i in confirmed)
         self._writer.write(frame, estimate, latency_ms * 1e-3, self.map)
         return bodies_line(estimate)
+
+    def _count_undecodable(self, error: HumanSceneError) -> None:
+        self.frames_in += 1
+        self._reject(error)
+
+    def _reject(self, error: HumanSceneError) -> None:
+        self.rejected += 1
+        self.last_error = str(error)
+        logger.warning("frame %d rejected: %s", self.frames_in - 1, error)
 
     def finish_bag(self) -> None:
         """The last map and the counts, for who opens the recording."""

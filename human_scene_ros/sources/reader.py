@@ -15,7 +15,7 @@ import abc
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.errors import ImageError, SourceError
+from human_scene_ros.errors import CalibrationError, HumanSceneError, ImageError, SourceError
 from human_scene_ros.scene import CameraFrame
 from human_scene_ros.sources.bag_reader import BagReader, header_stamp_ns, is_recording
 from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_DEPTH
@@ -55,15 +55,23 @@ class FrameSource(abc.ABC):
         name: What is read, for reports.
         frame_count: Number of frames as far as the source tells; None for a live camera.
         has_truth: True if `truth_at` knows something.
+        on_rejected: Called with the error of each frame that cannot be decoded, and the iteration goes on; None
+            (the default): such an error ends the iteration.
     """
 
     name: str = ""
     frame_count: int | None = None
     has_truth: bool = False
+    on_rejected: Callable[[HumanSceneError], None] | None = None
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[CameraFrame]:
         """All frames from the first one."""
+
+    def _rejected(self, error: HumanSceneError) -> None:
+        if self.on_rejected is None:
+            raise error
+        self.on_rejected(error)
 
     def truth_at(self, stamp_ns: int) -> FrameTruth | None:
         """Truth of the frame with exactly this stamp; None where there is none."""
@@ -136,11 +144,15 @@ class BagSource(FrameSource):
             if topic == self.info_topic:
                 info = message
                 continue
-            image = decode_message(message)
-            calibration = None if info is None else Calibration.from_message(
-                info, image.shape[1], image.shape[0], rectified=rectified)
-            if calibration is not None:
-                image = calibration.undistorted(image)
+            try:
+                image = decode_message(message)
+                calibration = None if info is None else Calibration.from_message(
+                    info, image.shape[1], image.shape[0], rectified=rectified)
+                if calibration is not None:
+                    image = calibration.undistorted(image)
+            except (ImageError, CalibrationError) as error:
+                self._rejected(error)
+                continue
             yield CameraFrame(stamp_ns_of(message.header.stamp) or recorded_ns, image, message.header.frame_id,
                               None if calibration is None else calibration.camera)
 
@@ -218,7 +230,8 @@ class FolderSource(FrameSource):
             try:
                 image = decode_compressed(file.suffix, file.read_bytes())
             except ImageError as error:
-                raise SourceError(f"{file}: {error}") from error
+                self._rejected(SourceError(f"{file}: {error}"))
+                continue
             yield CameraFrame(START_NS + round(index * 1e9 / self.fps), image)
 
 
