@@ -21,7 +21,8 @@ class LossWeights:
     refine: float = 0.6
     root_rotation: float = 0.6
     rotation: float = 0.6
-    joints: float = 4.0
+    joints: float = 1.0
+    body_joints: float = 6.0
     image_joints: float = 3.0
     betas: float = 0.02
 

@@ -188,14 +188,20 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
 
     predicted = bodies.rotmat[..., :BODY_JOINTS, :, :]
     others = torch.eye(3).expand(*predicted.shape[:2], 55 - BODY_JOINTS, 3, 3)
-    joints = body.joints(torch.cat([predicted, others], dim=2), bodies.shape, bodies.expression)[..., :BODY_JOINTS, :]
-    pelvis_relative = (joints - joints[..., :1, :]) - (truth - truth[..., :1, :])
+    upright = torch.cat([others[:, :, :1], predicted[:, :, 1:], others], dim=2)
+    joints_body = body.joints(upright, bodies.shape, bodies.expression)[..., :BODY_JOINTS, :]
+    joints_body = joints_body - joints_body[..., :1, :]
+    truth_camera = truth - truth[..., :1, :]
+    # As the body itself sees its limbs: a doubt about which way it faces must not fold them onto the middle.
+    error_body = joints_body - torch.einsum("npji,npkj->npki", rotations[..., 0, :, :], truth_camera)
+    error_camera = torch.einsum("npij,npkj->npki", predicted[:, :, 0], joints_body) - truth_camera
 
     height, width = batch.images.shape[-2:]
     homogeneous = torch.einsum("nij,npkj->npki", camera_K, truth)
     truth_uv = homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(0.1)
     # Joints outside the picture are guesses; they teach the rotations, but not where to look.
-    inside = (truth[..., 2] > 0.1) & ((truth_uv > -0.5) & (truth_uv < truth_uv.new_tensor([width, height]) - 0.5)).all(-1)
+    limit = truth_uv.new_tensor([width, height]) - 0.5
+    inside = (truth[..., 2] > 0.1) & ((truth_uv > -0.5) & (truth_uv < limit)).all(-1)
     error_uv = ((fit.joints_uv_px - truth_uv) / fit.width_px[..., None, None]).abs().clamp_max(2.0).mean(-1)
     error_z = (fit.joints_behind_head_m - (truth[..., 2] - teacher.depth_m[..., None])).abs().clamp_max(1.0)
 
@@ -206,7 +212,8 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
         "refine": losses.masked_mean(4.0 * uv_error + depth_error, fitted),
         "root_rotation": losses.masked_mean(per_joint[..., 0], fitted),
         "rotation": losses.masked_mean(per_joint[..., 1:].mean(-1), fitted),
-        "joints": losses.masked_mean(pelvis_relative.abs().sum(-1).mean(-1), fitted),
+        "joints": losses.masked_mean(error_camera.abs().sum(-1).mean(-1), fitted),
+        "body_joints": losses.masked_mean(error_body.abs().sum(-1).mean(-1), fitted),
         "image_joints": losses.masked_mean(error_uv + 0.5 * error_z, fitted[..., None] & inside),
         "betas": losses.masked_mean((bodies.shape - betas).abs().mean(-1), fitted),
     }
