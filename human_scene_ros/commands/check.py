@@ -1,7 +1,8 @@
 """`human-scene check DIR`: is this installation numerically right? Compares against a folder of fixtures.
 
 Two layouts are known: network folders (config.json, weights.safetensors, streams; any dimensions and seeds) and
-golden folders of metrics and of the fusion. A folder may hold any subset of the files; unknown files are named, not passed over.
+golden folders of metrics and of the fusion. A folder may hold any subset of the files; unknown files are named,
+not passed over.
 """
 
 from __future__ import annotations

@@ -199,10 +199,9 @@ def _detection_tracking(arrays: Arrays) -> Iterator[Comparison]:
             known = np.flatnonzero(np.isfinite(truth).all(axis=1))
             mine = rows[rows[:, 0] == frame]
             accumulator.add(known, truth[known], mine[:, 1].astype(np.int64), mine[:, 2:])
-        scores_by_name = {"num_" + name if name in ("switches", "misses", "false_positives", "fragmentations") else name:
-                          value for name, value in dataclasses.asdict(accumulator.result()).items()}
+        mot = dataclasses.asdict(accumulator.result())
         expected = arrays[f"t{i}_motmetrics"]
-        values = [scores_by_name[str(name)] for name in arrays["t_order"]]
+        values = [mot[str(name).removeprefix("num_")] for name in arrays["t_order"]]
         yield Comparison(f"t{i}_motmetrics", max(relative_rms(a, b, floor=1e-9) for a, b in zip(
             values, expected, strict=True)), 1e-6)
         i += 1

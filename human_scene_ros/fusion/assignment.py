@@ -130,10 +130,10 @@ def _local_moves(view: NDArray[np.integer], gain: Array, labels: Index) -> Index
                 if gain[i, in_j].sum() + gain[j, in_i].sum() > before + 1e-12:
                     labels[i], labels[j] = labels[j], labels[i]
                     improved = True
-            elif not set(view[in_i].tolist()) & set(view[in_j].tolist()):
-                if gain[np.ix_(in_i, in_j)].sum() > 1e-12:
-                    labels[in_j] = labels[i]
-                    improved = True
+            elif (not set(view[in_i].tolist()) & set(view[in_j].tolist())
+                    and gain[np.ix_(in_i, in_j)].sum() > 1e-12):
+                labels[in_j] = labels[i]
+                improved = True
         if not improved:
             break
     return labels

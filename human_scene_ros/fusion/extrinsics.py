@@ -128,9 +128,12 @@ def pose_from_people(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 
         candidates = [(0,)]
     else:
         candidates = _likely_pairings(a, b)
+    range_s, offset = max_offset_s if observable else 0.0, known_offset_s or 0.0
+    scanned = sorted(((_scan(a, b, c, range_s, offset, rng), c) for c in candidates),
+                     key=lambda s: s[0][0][0] if s[0] else math.inf)
     best: PairExtrinsics | None = None
-    for candidate in candidates:
-        result = _solve(a, b, candidate, max_offset_s if observable else 0.0, observable, known_offset_s or 0.0, rng)
+    for starts, candidate in scanned[:2]:  # the scan already tells wrong pairings from right ones
+        result = _solve(a, b, candidate, starts, range_s, observable, offset)
         if best is None or (result.status <= 1, result.inliers) > (best.status <= 1, best.inliers):
             best = result
     return best if best is not None else _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, (), observable)
@@ -252,20 +255,23 @@ def _robust_cost(f: Array) -> float:
     return float((f**2 / (f**2 + 0.15**2)).mean())
 
 
-def _solve(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], range_s: float, observable: bool,
-           offset: float, rng: np.random.Generator) -> PairExtrinsics:
-    x, y = _matched(a, b, pairing, offset)
-    if len(x) < _MIN_FRAMES:
-        return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, pairing, observable, len(x))
+def _scan(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], range_s: float, offset: float,
+          rng: np.random.Generator) -> list[tuple[float, float, Array, Array]]:
+    """Cost, offset, R, t of the best rigid fit at each offset of the scan, cheapest first."""
     starts = []
     for dt in (np.arange(-range_s, range_s + 1e-9, 0.05) if range_s > 0.0 else [0.0]):
         x, y = _matched(a, b, pairing, offset + dt)
         if len(x) >= _MIN_FRAMES:
             cost, R, t = _ransac(x, y, 40 if range_s > 0.0 else 300, rng)
             starts.append((cost, offset + float(dt), R, t))
+    return sorted(starts, key=lambda s: s[0])
+
+
+def _solve(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...],
+           starts: list[tuple[float, float, Array, Array]], range_s: float, observable: bool,
+           offset: float) -> PairExtrinsics:
     if not starts:
         return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, pairing, observable)
-    starts.sort(key=lambda s: s[0])
     best: tuple[float, float, Array, Array] | None = None
     for _, dt, R, t in starts[:4]:
         x, y = _matched(a, b, pairing, dt)

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,11 @@ Index = NDArray[np.int64]
 
 _COMPARED_JOINTS = 22
 _LOWER_BODY = (1, 2, 4, 5, 7, 8, 10, 11)
+_ON_RAY_M = 0.15
+_SAME_POSE_M = 0.30
+_MAX_BIAS = 0.5
+_SHARP_M = 0.09
+_SURE_DEPTH = 0.03  # a fused point so well known along the ray can teach the view its error
 _HEAD_TO_PELVIS_M = 0.6  # only to decide who is cut off by the image border
 
 
@@ -65,7 +70,7 @@ class FusionConfig:
         position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
         pose: Chordal mean, or geodesic median from three views on.
         smoothing: Share of the last sum of rotations that enters the next one; 0 = off.
-        smooth_position: Publish the filtered head instead of this frame's.
+        smooth_position: Publish the filtered head where the views leave its depth open (one view, or two on a line).
         position_correlation: How many frames' worth of one measurement's error is shared with the next;
             the filter's measurement covariance is multiplied by it.
         align_time: Move points to the common stamp by the person's velocity.
@@ -73,6 +78,9 @@ class FusionConfig:
         sigma_px: Pixel error of head rays.
         depth_fraction: Standard deviation of depth over depth until enough samples exist.
         adapt_depth_fraction: Estimate it from people fused from three views and more.
+        learn_view_bias: Learn by which factor each view misjudges each person's depth (a network's error for one
+            person lasts), and take it out. Without it, exactly the specified estimator.
+        view_bias_rate: Share of a new error that enters the learned one.
         pose_sigma_m: Standard deviation of a canonical joint, metres.
         gate: Mahalanobis gate of new pairs.
         anchor_gate: Squared Mahalanobis gate of a detection to the person it is bound to.
@@ -92,13 +100,15 @@ class FusionConfig:
     position: Literal["map", "rays", "mean"] = "map"
     pose: Literal["chordal", "median"] = "chordal"
     smoothing: float = 0.3
-    smooth_position: bool = False
+    smooth_position: bool = True
     position_correlation: float = 4.0
     align_time: bool = True
     average_betas: bool = True
     sigma_px: float = 3.0
     depth_fraction: float = 0.09
     adapt_depth_fraction: bool = True
+    learn_view_bias: bool = True
+    view_bias_rate: float = 0.1
     pose_sigma_m: float = 0.12
     gate: float = 4.2
     anchor_gate: float = 16.27
@@ -173,11 +183,11 @@ class Fusion:
         self._filters = PointFilters()
         self._ids = np.zeros(0, np.int64)
         self._bound = np.zeros((0, V), np.int64)  # tracklet of each view, -1 = none
+        self._bias = np.zeros((0, V))  # logarithm of seen over true depth
         self._covariance = np.zeros((0, 3, 3))
         self._sum = np.zeros((0, J, 9))
         self._rotation = np.zeros((0, J, 3, 3))
         self._canonical = np.zeros((0, min(J, _COMPARED_JOINTS), 3))
-        self._head_offset = np.zeros((0, 3))
         self._betas = np.zeros((0, 0))
         self._betas_weight = np.zeros(0)
         self._seen = np.zeros(0)
@@ -298,8 +308,8 @@ class Fusion:
         involved, place = np.unique(np.concatenate([first, second]), return_inverse=True)
         local, canonical = self._pose_positions(rotations[involved], betas[involved])
         pelvis = head[involved] - local
-        pixels = np.linalg.norm(pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) - head[involved, :2] / z[involved, None],
-                                axis=1) * self._focal[view[involved]]
+        segment = pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) - head[involved, :2] / z[involved, None]
+        pixels = np.linalg.norm(segment, axis=1) * self._focal[view[involved]]
         kept = np.ones(len(view), bool)
         for i, j, a, b in zip(first, second, place[:len(first)], place[len(first):], strict=True):
             if not (kept[i] and kept[j]):
@@ -322,12 +332,13 @@ class Fusion:
             return np.ones(len(view))
         pelvis = head - _HEAD_TO_PELVIS_M * root_camera[:, :, 1]
         uv = pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) * self._focal[view][:, None] + self._principal[view]
-        return ((uv >= 0.0) & (uv <= size)).all(axis=1).astype(np.float64)
+        return np.asarray(((uv >= 0.0) & (uv <= size)).all(axis=1), np.float64)
 
     # --- stage 2: who is who ----------------------------------------------------------------------------------------
 
     def _associate(self, stamp_s: float, seen: _Measured) -> Index:
         """(N,) row of the person of each detection, -1 = nobody (A to F of the specification)."""
+        self._bury(stamp_s, np.zeros(0, np.int64))
         n, people = len(seen.view), len(self._ids)
         owner = np.full(n, -1)
         if people and n:
@@ -363,7 +374,36 @@ class Fusion:
     def _distance_squared(self, seen: _Measured, rows: Index, person: Index) -> Array:
         position, noise = self._predicted(person, seen.stamp[rows])
         covariance = seen.covariance[rows] + self._covariance[person] + noise[:, None, None] * np.eye(3)
-        return mahalanobis_squared(seen.point[rows] - position, covariance)
+        return mahalanobis_squared(self._unbiased(seen, rows, person) - position, covariance)
+
+    def _unbiased(self, seen: _Measured, rows: Index, person: Index) -> Array:
+        """(n, 3) points with the depth error taken out that the view keeps making about the person."""
+        view = seen.view[rows]
+        bias = self._bias[person, view]
+        if not bias.any():
+            return seen.point[rows]
+        centre = self._centre[view]
+        return centre + (seen.point[rows] - centre) * np.exp(-bias)[:, None]
+
+    def _ray_fits(self, seen: _Measured, row: int, candidates: Index, canonical: Array) -> tuple[int, float]:
+        """The candidate on the ray of a detection, and the logarithm of seen over true depth; -1 = none.
+
+        A depth that is wrong beyond its gate must not make a second person of somebody whom other views see.
+        """
+        if not len(candidates):
+            return -1, 0.0
+        position, _ = self._predicted(candidates, np.full(len(candidates), seen.stamp[row]))
+        own = seen.point[row] - self._centre[seen.view[row]]
+        length = float(np.linalg.norm(own))
+        offset = position - self._centre[seen.view[row]]
+        along = offset @ (own / length)
+        beside = np.sqrt(np.maximum((offset * offset).sum(axis=1) - along * along, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bias = np.where(along > 0.1, np.log(length / np.maximum(along, 0.1)), np.inf)
+        pose = np.linalg.norm(self._canonical[candidates] - canonical, axis=2).mean(axis=1)
+        beside = np.where((np.abs(bias) < _MAX_BIAS) & (pose < _SAME_POSE_M), beside, np.inf)
+        best = int(np.argmin(beside))
+        return (int(candidates[best]), float(bias[best])) if beside[best] < _ON_RAY_M else (-1, 0.0)
 
     def _adopt(self, seen: _Measured, owner: Index, free: Index, canonical: Array) -> None:
         """Unbound detections to people who lack their view, per view by gated assignment."""
@@ -429,10 +469,28 @@ class Fusion:
                 if len(group) == 1:
                     key = (int(seen.view[group[0]]), int(seen.tracklet[group[0]]))
                     pending[key] = self._pending.get(key, 0) + 1
+                    if pending[key] >= 3 and self.config.learn_view_bias and self._explain(
+                            seen, owner, int(group[0]), canonical[labels == label][0]):
+                        continue
                     if pending[key] < self.config.birth_frames:
                         continue
                 owner[group] = self._create(stamp_s, seen, group, canonical[labels == label])
         self._pending = pending
+
+    def _explain(self, seen: _Measured, owner: Index, row: int, canonical: Array) -> bool:
+        """Give a lonely detection to somebody on its ray whom only other views see now."""
+        assigned = owner >= 0
+        views = np.zeros((len(self._ids), len(self._views)), bool)
+        views[owner[assigned], seen.view[assigned]] = True
+        view = seen.view[row]
+        candidates = np.flatnonzero(self._confirmed & (views.sum(axis=1) >= 2) & ~views[:, view])
+        person, bias = self._ray_fits(seen, row, candidates, canonical)
+        if person < 0:
+            return False
+        owner[row] = person
+        self._bound[person, view] = seen.tracklet[row]
+        self._bias[person, view] = bias
+        return True
 
     def _create(self, stamp_s: float, seen: _Measured, group: Index, canonical: Array) -> int:
         information = invert_symmetric(seen.covariance[group])[0]
@@ -445,17 +503,17 @@ class Fusion:
         if self._betas.shape[1] != B:
             self._betas = np.zeros((len(self._ids), B))
 
-        def grown(array: NDArray[np.generic], row: object) -> NDArray[np.generic]:
+        def grown(array: NDArray[Any], row: object) -> NDArray[Any]:
             return np.concatenate([array, np.asarray(row, array.dtype)[None]])
 
         self._ids = grown(self._ids, self._person_count)
         self._person_count += 1
         self._bound = np.concatenate([self._bound, bound])
+        self._bias = grown(self._bias, np.zeros(len(self._views)))
         self._covariance = grown(self._covariance, covariance)
         self._sum = grown(self._sum, np.zeros((J, 9)))
         self._rotation = grown(self._rotation, seen.rotations[group[0]].reshape(J, 3, 3))
         self._canonical = grown(self._canonical, canonical.mean(axis=0))
-        self._head_offset = grown(self._head_offset, np.zeros(3))
         self._betas = grown(self._betas, np.zeros(B))
         self._betas_weight = np.append(self._betas_weight, 0.0)
         self._seen = np.append(self._seen, stamp_s)
@@ -471,12 +529,11 @@ class Fusion:
         position, _ = self._predicted(np.arange(n), np.full(n, self._stamp))
         offset = position[:, None] - position[None]
         near = np.triu((offset * offset).sum(axis=2) < 0.36, 1)
-        if not near.any():
-            self._agreement = {}
-            return
         views = np.zeros((n, len(self._views)), bool)
         views[owner[owner >= 0], seen.view[owner >= 0]] = True
         agreement: dict[tuple[int, int], int] = {}
+        if self.config.learn_view_bias:
+            self._merge_along_rays(owner, seen, views, agreement)
         for a, b in zip(*np.nonzero(near), strict=True):
             key = (int(self._ids[a]), int(self._ids[b]))
             squared = mahalanobis_squared(offset[a, b], self._covariance[a] + self._covariance[b])
@@ -489,6 +546,31 @@ class Fusion:
                 self._seen[b] = -math.inf  # buried right after
         self._agreement = agreement
 
+    def _merge_along_rays(self, owner: Index, seen: _Measured, views: NDArray[np.bool_],
+                          agreement: dict[tuple[int, int], int]) -> None:
+        """Somebody whom one view sees on the ray to a person of other views is that person, at a wrong depth."""
+        count = views.sum(axis=1)
+        alone = np.flatnonzero(count == 1)
+        if not len(alone) or not (count >= 2).any():
+            return
+        for b in alone:
+            row = int(np.flatnonzero(owner == b)[0])
+            view = int(seen.view[row])
+            candidates = np.flatnonzero((count >= 2) & ~views[:, view] & self._confirmed)
+            a, bias = self._ray_fits(seen, row, candidates, self._canonical[b])
+            if a < 0:
+                continue
+            key = (-1 - int(self._ids[b]), int(self._ids[a]))
+            agreement[key] = self._agreement.get(key, 0) + 1
+            if agreement[key] >= self.config.merge_frames:
+                owner[row] = a
+                self._bound[a, view] = self._bound[b, view]
+                self._bias[a, view] = bias
+                self._bound[b] = -1
+                self._seen[b] = -math.inf
+                views[a, view], views[b] = True, False
+                count = views.sum(axis=1)
+
     def _bury(self, stamp_s: float, owner: Index) -> None:
         if not len(self._ids):
             return
@@ -500,7 +582,7 @@ class Fusion:
         if alive.all():
             return
         self._filters.keep(alive)
-        for name in ("_ids", "_bound", "_covariance", "_sum", "_rotation", "_canonical", "_head_offset", "_betas",
+        for name in ("_ids", "_bound", "_bias", "_covariance", "_sum", "_rotation", "_canonical", "_betas",
                      "_betas_weight", "_seen", "_age", "_confirmed"):
             setattr(self, name, getattr(self, name)[alive])
         renumbered = np.cumsum(alive) - 1
@@ -535,9 +617,12 @@ class Fusion:
             offset = head[person] - self._centre[seen.view[rows]]
             along = (offset * ray).sum(axis=1)
             residual[rows] = np.sqrt(np.maximum((offset * offset).sum(axis=1) - along * along, 0.0))
-            self._learn_depth(seen, rows, person, views, head)
+            self._learn_depth(seen, rows, active, person, views, head, covariance)
         if self.config.smooth_position and len(active):
-            head = self._filters.position[active].copy()
+            # Sharp points need no filter (it would only lag); blunt ones, mostly in depth, do.
+            blunt = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+            share = np.clip((blunt - _SHARP_M) / _SHARP_M, 0.0, 1.0)[:, None]
+            head = (1.0 - share) * head + share * self._filters.position[active]
         joints = turned + (head - turned[:, self.skeleton.head])[:, None]
 
         shown = ((views >= 2) & self._confirmed[active]) | (self._age[active] > self.config.birth_frames)
@@ -555,7 +640,7 @@ class Fusion:
         A = len(active)
         if not A:
             return np.zeros((0, 3)), np.zeros((0, 3, 3))
-        points = seen.point[rows]
+        points = self._unbiased(seen, rows, active[person])
         if self.config.align_time:
             ahead = np.clip(stamp_s - seen.stamp[rows], -0.05, 0.05)
             points = points + ahead[:, None] * self._filters.velocity[active][person]
@@ -712,15 +797,24 @@ class Fusion:
         self._betas_weight[active] = np.minimum(after, 300.0)
         return np.clip(betas, -5.0, 5.0)
 
-    def _learn_depth(self, seen: _Measured, rows: Index, person: Index, views: Index, head: Array) -> None:
+    def _learn_depth(self, seen: _Measured, rows: Index, active: Index, person: Index, views: Index, head: Array,
+                     covariance: Array) -> None:
+        view = seen.view[rows]
+        axis = self._rot[view][:, :, 2]
+        true = np.maximum((axis * (head[person] - self._centre[view])).sum(axis=1), 0.1)
+        if self.config.learn_view_bias:
+            spread = np.sqrt(np.maximum((axis * (covariance[person] @ axis[..., None])[..., 0]).sum(axis=1), 0.0))
+            owner = active[person]
+            before = self._bias[owner, view]
+            step = np.log(seen.depth[rows] / true) - before
+            sure = (spread < _SURE_DEPTH * true) & (np.abs(step) < 0.3)
+            after = np.clip(before + self.config.view_bias_rate * step, -_MAX_BIAS, _MAX_BIAS)
+            self._bias[owner[sure], view[sure]] = after[sure]
         if not self.config.adapt_depth_fraction:
             return
         good = views[person] >= 3
         if good.any():
-            used = rows[good]
-            view = seen.view[used]
-            true = (self._rot[view][:, :, 2] * (head[person[good]] - self._centre[view])).sum(axis=1)
-            error = np.abs(seen.depth[used] - true) / np.maximum(true, 0.1)
+            error = np.abs(seen.depth[rows] - true)[good] / true[good]
             place = (self._depth_samples + np.arange(len(error))) % len(self._depth_errors)
             self._depth_errors[place] = error
             self._depth_samples += len(error)

@@ -74,14 +74,14 @@ def scale_samples(K: NDArray[np.floating], head_camera: NDArray[np.floating],
         head_uv_px: (n, 2) head in the image.
         pelvis_uv_px: (n, 2) pelvis in the image.
     """
-    K, head = np.asarray(K, np.float64), np.asarray(head_camera, np.float64).reshape(-1, 3)
+    matrix, head = np.asarray(K, np.float64), np.asarray(head_camera, np.float64).reshape(-1, 3)
     delta = np.asarray(head_to_pelvis_camera, np.float64).reshape(-1, 3)
     image = np.linalg.norm(np.asarray(pelvis_uv_px, np.float64) - np.asarray(head_uv_px, np.float64), axis=-1)
-    smpl = _projected_length(K, head, delta, np.ones(len(head)))
+    smpl = _projected_length(matrix, head, delta, np.ones(len(head)))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(image > 0.0, smpl / image, np.nan)
         valid = (image >= MIN_LENGTH_PX) & (smpl >= MIN_LENGTH_PX)
-    return ScaleSamples(smpl, image, ratio, _consistent_factor(K, head, delta, image), valid)
+    return ScaleSamples(smpl, image, ratio, _consistent_factor(matrix, head, delta, image), valid)
 
 
 def estimate_scale(samples: ScaleSamples, weights: NDArray[np.floating] | None = None, *,

@@ -157,19 +157,26 @@ def align_to_surface(vertices: NDArray[np.floating], points: NDArray[np.floating
     tree = cKDTree(points)
     mean_gap = float(points[:, 2].mean() - vertices[:, 2].mean())
     before = float(tree.query(vertices)[0].mean())
-    shift = 0.0
+
+    def cost(a: float) -> float:
+        d = tree.query(vertices + a * ray)[0]
+        huber = np.where(d < 0.05, 0.5 * d * d, 0.05 * (d - 0.025))
+        return float(huber.sum() + 0.05 * max(mean_gap - a * ray[2], 0.0) + (a / 0.3)**2)
+
+    # Nearest neighbours slide along the surface, so Gauss-Newton needs a start near the minimum.
+    shift = min(np.linspace(-limit_m, limit_m, 17).tolist(), key=cost)
     for _ in range(iterations):
         distance, index = tree.query(vertices + shift * ray)
         offset = vertices + shift * ray - points[index]
         # Gauss-Newton on point-to-point distances along the ray, Huber weights as reweighting.
-        weight = np.minimum(1.0, 0.05 / np.maximum(distance, 1e-9)) / len(vertices)
+        weight = np.minimum(1.0, 0.05 / np.maximum(distance, 1e-9))
         gradient = float((weight * (offset @ ray)).sum())
         curvature = float(weight.sum())
         gap = mean_gap - shift * ray[2]
         if gap > 0.0:
             gradient -= 0.05 * ray[2]
-        gradient += 0.05 * shift / 0.09
-        curvature += 0.05 / 0.09
+        gradient += 2.0 * shift / 0.09
+        curvature += 2.0 / 0.09
         shift = float(np.clip(shift - gradient / max(curvature, 1e-9), -limit_m, limit_m))
     after = float(tree.query(vertices + shift * ray)[0].mean())
     if not after <= 0.9 * before:

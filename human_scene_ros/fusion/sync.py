@@ -156,6 +156,7 @@ class Synchroniser(Generic[T]):
             name: _Camera(int((offsets_ns or {}).get(name, 0))) for name in cameras}
         self._segment = 0
         self._jumped_to: int | None = None
+        self._first_arrival: int | None = None
         self._left_at: int | None = None  # pivot of the last set
         self._last_set_stamp: int | None = None
 
@@ -174,8 +175,10 @@ class Synchroniser(Generic[T]):
         return self._cameras[camera].late
 
     def is_alive(self, camera: str, now_ns: int) -> bool:
-        """Whether the camera has sent anything lately."""
+        """Whether the camera has sent anything lately (or may still be starting)."""
         last = self._cameras[camera].last_arrival
+        if last is None:  # cameras do not all start at once
+            last = self._first_arrival
         return last is not None and now_ns - last <= self.config.dead_after_ns
 
     def set_offset(self, camera: str, offset_ns: int) -> None:
@@ -191,6 +194,7 @@ class Synchroniser(Generic[T]):
         state = self._cameras[camera]
         self.counters.frames_in += 1
         state.last_arrival = now_ns
+        self._first_arrival = now_ns if self._first_arrival is None else self._first_arrival
         stamp = int(stamp_ns) + state.offset_ns
         before = state.last_stamp
         if before is not None and stamp < before - self.config.jump_ns:
@@ -237,7 +241,7 @@ class Synchroniser(Generic[T]):
             camera.queue.clear()
 
     def _collect(self, now_ns: int, everything: bool = False) -> list[SyncedSet[T]]:
-        sets = []
+        sets: list[SyncedSet[T]] = []
         while True:
             waiting = [(camera.queue[0][0], name) for name, camera in self._cameras.items() if camera.queue]
             if not waiting:

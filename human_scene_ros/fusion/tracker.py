@@ -233,7 +233,7 @@ class ViewTrackers:
 
     def _admit(self, newcomers: NDArray[np.bool_], column: Index, tokens: Array, position: Array,
                stamp: Array) -> None:
-        for v in np.flatnonzero(newcomers.any(axis=1)):
+        for v in np.flatnonzero(newcomers.any(axis=1)).tolist():
             places = np.flatnonzero(newcomers[v])
             if len(places) > len(self._free(v)):
                 self._widen(len(places) - len(self._free(v)))

@@ -239,7 +239,7 @@ def generate(config: MultiviewConfig) -> MultiviewClip:
     rng = np.random.default_rng([config.seed, 20263])
     T = config.frames
     cameras = rig(config)
-    V, P = len(cameras), config.people
+    P = config.people
     given = np.stack([make_transform(
         Rotation.from_rotvec(np.radians(0.3) * rng.normal(size=3) / np.sqrt(3.0)).as_matrix() @ c[:3, :3],
         c[:3, 3] + 0.010 * rng.normal(size=3) / np.sqrt(3.0)) for c in cameras])
@@ -248,7 +248,7 @@ def generate(config: MultiviewConfig) -> MultiviewClip:
     swap_rate = 0.02 if config.scenario == "idswap" else 0.002
     bias, drift = (0.08, 0.06) if config.scenario == "depth_hard" else (0.03, 0.03)
     truth = np.stack([w.pose(np.arange(T) / FPS)[1] for w in walkers]) if P else np.zeros((0, T, 24, 3))
-    parts: list[dict[str, NDArray[Any]]] = []
+    parts: list[dict[str, Any]] = []
     for v, T_world_camera in enumerate(cameras):
         late = 0.050 if config.scenario == "clock" and v == 1 else 0.0
         t = np.arange(T) / FPS + rng.uniform(-0.010, 0.010) + 0.003 * rng.normal(size=T) + late
@@ -256,7 +256,7 @@ def generate(config: MultiviewConfig) -> MultiviewClip:
         if config.scenario == "camera_loss" and v == 0:
             working[T // 2:] = False
         parts.append(_view(rng, v, T_world_camera, t, working, walkers, spread, swap_rate, bias, drift))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.lexsort((rng.random(len(joined["frame"])), joined["view"], joined["frame"]))
     return MultiviewClip(K, cameras, given, truth, **{key: value[order] for key, value in joined.items()})
 
@@ -310,21 +310,21 @@ def _view(rng: np.random.Generator, v: int, T_world_camera: Array, t: Array, wor
         columns["betas"].append(walker.betas + 0.5 * rng.normal(size=(n, 10)))
         columns["token"].append(spread * walker.identity + 0.5 * rng.normal(size=(n, 32)))
     _add_strangers(rng, columns, working, P, to_camera, spread)
-    rows = {key: np.concatenate(value) if value else np.zeros(0) for key, value in columns.items()}
-    _swap_tokens(rng, rows, T, swap_rate)
-    twice = np.flatnonzero((rows["person"] >= 0) & (rng.random(len(rows["person"])) < 0.01))
+    table: dict[str, Any] = {key: np.concatenate(value) for key, value in columns.items()}
+    _swap_tokens(rng, table, T, swap_rate)
+    twice = np.flatnonzero((table["person"] >= 0) & (rng.random(len(table["person"])) < 0.01))
     if len(twice):
-        again = {key: value[twice].copy() for key, value in rows.items()}
+        again = {key: value[twice].copy() for key, value in table.items()}
         angle = rng.uniform(0.0, 2.0 * np.pi, len(twice))
         again["uv"] += rng.uniform(5.0, 15.0, (len(twice), 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         again["token"] += np.sqrt(0.5) * 0.5 * rng.normal(size=again["token"].shape)
         again["score"] = rng.uniform(0.50, 0.58, len(twice))
         again["person"] = np.full(len(twice), DUPLICATE)
-        rows = {key: np.concatenate([rows[key], again[key]]) for key in rows}
-    uv_all = rows.pop("uv")
-    z_all = rows.pop("z")
+        table = {key: np.concatenate([table[key], again[key]]) for key in table}
+    uv_all = table.pop("uv")
+    z_all = table.pop("z")
     direction = np.column_stack([uv_all, np.ones(len(uv_all))]) @ np.linalg.inv(K).T
-    return rows | {"view": np.full(len(z_all), v), "stamp_s": t[rows["frame"]],
+    return table | {"view": np.full(len(z_all), v), "stamp_s": t[table["frame"]],
                    "head_camera": z_all[:, None] * direction}
 
 
