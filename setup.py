@@ -19,13 +19,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["human_scene_ros", "human_scene_ros.*"]),
-    package_data={"human_scene_ros": ["*/data/*"]},
-    # The message texts, so that recordings can be written and read without ROS.
+    package_data={"human_scene_ros": ["*/data/*", "*/data/*/*"]},
+    # The message texts, so that recordings can be written and read without ROS; something to try it on.
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/human_scene_ros"]),
         ("share/human_scene_ros", ["package.xml", "LICENSE", "NOTICE"]),
         ("share/human_scene_ros/msg", sorted(glob("msg/*.msg"))),
         ("share/human_scene_ros/srv", sorted(glob("srv/*.srv"))),
+        ("share/human_scene_ros/demo/recording", sorted(glob("demo/recording/*"))),
     ],
     install_requires=[
         "numpy>=1.21",
@@ -37,7 +38,6 @@ setup(
         "rosbags>=0.10,<0.12",
         "tqdm>=4.57",
         "PyYAML>=5.4",
-        "matplotlib>=3.5",
     ],
     extras_require={"train": ["moderngl>=5.8"]},
     entry_points={"console_scripts": ["human-scene = human_scene_ros.cli:main"]},

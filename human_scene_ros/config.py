@@ -48,8 +48,8 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, hint):  # type: ignore[arg-type]
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} = {value!r}: expected a mapping of {hint.__name__} keys")

@@ -45,16 +45,17 @@ ROS_MODULES = {
     "ament_index_python", "launch", "launch_ros", "rosbag2_py", "message_filters", "cv_bridge", "sensor_msgs_py",
 }
 TORCH_LAYERS = {"model", "runtime", "training", "synthetic", "commands"}
-CV2_LAYERS = {"sources", "runtime", "viewer", "nodes", "synthetic", "model", "commands"}
+CV2_LAYERS = {"sources", "runtime", "mapping", "viewer", "nodes", "synthetic", "model", "commands"}
 # Licence (smplx: non-commercial; evo: GPL) or fragility: only tests may use them.
 PEERS = {"smplx", "evo", "motmetrics", "cv_bridge", "message_filters", "sensor_msgs_py", "tf2_ros"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
-    """(dotted module or module.name, whether at module level, line) of every import in the file."""
+    """(dotted module or module.name, whether imported with the module, line) of every import in the file."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    inside = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
-              for node in ast.walk(function)}
+    later = [x for x in ast.walk(tree) if isinstance(x, (ast.FunctionDef, ast.AsyncFunctionDef))
+             or (isinstance(x, ast.If) and ast.unparse(x.test) == "TYPE_CHECKING")]
+    inside = {id(node) for part in later for node in ast.walk(part)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -79,7 +80,7 @@ def violations(package: Path) -> list[str]:
             where = f"{relative}:{line}"
             if head == package.name and rest:
                 if rest[0] in ("msg", "srv"):
-                    if layer != "nodes":
+                    if layer != "nodes" and (at_top or layer != "commands"):
                         found.append(f"{where}: only nodes/ may import generated messages")
                 elif rest[0] not in MAY_IMPORT[layer]:
                     found.append(f"{where}: layer '{layer}' may not import '{rest[0]}'")

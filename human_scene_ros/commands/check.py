@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def check_folder(folder: Path, device: str = "cpu") -> dict[str, Any]:
             results[path.name] = []
             problems.append(f"{path.name}: {error}")
             continue
-        except (KeyError, IndexError, ValueError, OSError) as error:
+        except (LookupError, ValueError, TypeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             results[path.name] = []
             problems.append(f"{path.name} does not have the layout of its name: {type(error).__name__}: {error}")
             continue

@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def convert_checkpoint(arguments: argparse.Namespace) -> int:
     """`human-scene convert checkpoint`."""
+    if not arguments.json and arguments.source.is_file():
+        print(f"converting {arguments.source} ({arguments.source.stat().st_size / 1e6:.0f} MB) ...", flush=True)
     report = checkpoint_to_folder(arguments.source, arguments.out, arguments.preset, half=arguments.half,
                                   drop_unused=arguments.drop_unused)
     if arguments.json:

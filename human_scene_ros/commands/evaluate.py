@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     synthetic.add_argument("--worlds", type=int, default=10, help="number of worlds (default 10)")
     synthetic.add_argument("--frames", type=int, default=30, help="frames of each world (default 30)")
     synthetic.add_argument("--size", default="320x240", help="size of the rendered images (default 320x240)")
+    synthetic.add_argument("--suite", choices=("rooms", "varied"), default="rooms",
+                           help="rooms: everyday scenes indoors (default); varied: everything that training draws from")
     synthetic.add_argument("--no-intrinsics", action="store_true", help="hide the focal length from the stream")
     synthetic.add_argument("--preset", default="nano", help="network preset (default nano)")
     synthetic.add_argument("--checkpoint", type=Path, help="weights (default: those that ship with the preset)")
@@ -47,14 +50,15 @@ def evaluate_synthetic(arguments: argparse.Namespace) -> dict[str, float | int |
     from human_scene_ros.evaluation.synthetic import SceneScores
     from human_scene_ros.runtime.engine import make_stream
     from human_scene_ros.scene import CameraFrame
-    from human_scene_ros.synthetic.world import SyntheticWorld, WorldConfig
+    from human_scene_ros.synthetic.world import SUITES, SyntheticWorld
 
     if arguments.worlds < 1 or arguments.frames < 2:
         raise ConfigError(f"--worlds {arguments.worlds} --frames {arguments.frames}: need at least 1 world, 2 frames")
     width, _, height = arguments.size.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise ConfigError(f"--size {arguments.size}: expected WIDTHxHEIGHT such as 320x240")
-    config = WorldConfig(width=int(width), height=int(height), num_frames=arguments.frames)
+    config = dataclasses.replace(SUITES[arguments.suite], width=int(width), height=int(height),
+                                 num_frames=arguments.frames)
     stream = make_stream(preset=arguments.preset, checkpoint=arguments.checkpoint)
     scores = SceneScores()
     with tqdm(total=arguments.worlds * arguments.frames, unit="frame", disable=arguments.json) as bar:

@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="budget of the whole run (default: the preset's)")
     parser.add_argument("--batch-clips", type=int, help="clips per step and process (default: the preset's)")
     parser.add_argument("--seed", type=int, help="of everything random (default: the preset's)")
+    parser.add_argument("--scene", type=Path, help="weights that a new run starts from")
+    parser.add_argument("--bodies", type=Path, help="weights whose window head a new run starts from")
     parser.add_argument("--device", default="cpu", help="torch device, e.g. cuda:0 (default cpu)")
     parser.add_argument("--threads", type=int, default=1, help="torch CPU threads (default 1)")
 
@@ -29,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     changes = {name: getattr(arguments, name) for name in ("minutes", "batch_clips", "seed")
                if getattr(arguments, name) is not None}
     config = dataclasses.replace(PRESETS[arguments.preset], **changes)
-    progress = train(arguments.data, arguments.out, config, arguments.device, arguments.threads)
+    progress = train(arguments.data, arguments.out, config, arguments.device, arguments.threads,
+                     arguments.scene, arguments.bodies)
     print(f"{progress.frames} frames in {progress.step} steps and {progress.seconds / 60:.1f} min: "
           f"{arguments.out / 'ema.safetensors'}")
     return 0

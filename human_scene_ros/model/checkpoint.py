@@ -125,6 +125,23 @@ def find_weights(path_or_preset: str | Path) -> Path:
     return file
 
 
+def describe_weights(path_or_preset: str | Path) -> CheckpointInfo:
+    """What `load_network` would load, from the file's header alone.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or not of this package.
+    """
+    file = find_weights(path_or_preset)
+    try:
+        with safe_open(file, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+        name, card = json.loads(metadata["config"])["name"], json.loads(metadata["card"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{file} ({file.stat().st_size} bytes) is truncated or no weights file of this package "
+                              f"({type(error).__name__}: {error}); copy or convert it again") from error
+    return CheckpointInfo(file, str(name), _sha256(file), str(card.get("note", "")), card)
+
+
 def load_strictly(network: HumanSceneNetwork, tensors: dict[str, Tensor], source: str) -> None:
     """Fill every parameter and buffer of `network`, or none.
 

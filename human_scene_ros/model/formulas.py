@@ -101,6 +101,14 @@ def turn_to_ray(ray: Tensor) -> Tensor:
                         -x, -y, z], dim=-1).unflatten(-1, (3, 3))
 
 
+def window_places(size: tuple[int, int], like: Tensor) -> Tensor:
+    """(rows * columns, 2) float32: centres of the cells of a (columns, rows) window, from the head, in its widths."""
+    columns, rows = size
+    across = (torch.arange(columns, device=like.device) + 0.5) / columns - 0.5
+    down = ((torch.arange(rows, device=like.device) + 0.5) / rows - WINDOW_HEAD_FRACTION) * rows / columns
+    return torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1).flatten(0, 1)
+
+
 def cut_windows(channels: Tensor, uv: Tensor, width_px: Tensor, height_px: Tensor,
                 size: tuple[int, int]) -> Tensor:
     """Resample one window per row; the head lies at (1/2, WINDOW_HEAD_FRACTION) of it, outside is zero.

@@ -120,20 +120,30 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class Layers(nn.Module):
+    """Holder that gives its layers the key prefix of the human heads."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+
 class HeadMlp(nn.Module):
     """Linear, GELU, Linear, with the key names of the human heads (`mlp.layers.0`, `mlp.layers.2`)."""
 
     def __init__(self, dim: int, hidden: int, out: int) -> None:
         super().__init__()
-        self.mlp = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out))})
+        self.mlp = Layers(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out))
 
     @property
     def last(self) -> nn.Linear:
         """The output layer, for initialisation."""
-        return self.mlp["layers"][2]
+        layer = self.mlp.layers[2]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp["layers"](x)
+        return self.mlp.layers(x)
 
 
 class Block(nn.Module):
@@ -367,6 +377,27 @@ def doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
+class DptScratch(nn.Module):
+    """Holder of the fusion path under its official key prefix."""
+
+    def __init__(self, layer_dims: tuple[int, int, int, int], dim: int, unused_keys: bool) -> None:
+        super().__init__()
+        self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = (
+            nn.Conv2d(d, dim, 3, 1, 1, bias=False) for d in layer_dims)
+        if unused_keys:  # official checkpoints store these tensors twice
+            self.layer_rn = nn.ModuleList([self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn])
+        self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(dim, with_skip=True) for _ in range(3))
+        self.refinenet4 = Fusion(dim, with_skip=unused_keys)  # nothing is coarser, so its skip unit never runs
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Reassembled maps, fine to coarse -> (B, dim, 8 h, 8 w) for tokens on an (h, w) grid."""
+        convs = (self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn)
+        maps = [conv(level) for conv, level in zip(convs, levels, strict=True)]
+        height, width = maps[2].shape[-2:]
+        x = self.refinenet4(maps[3])[..., :height, :width]  # odd h or w: the doubled map is one too large
+        return self.refinenet1(self.refinenet2(self.refinenet3(x, maps[2]), maps[1]), maps[0])
+
+
 class DptHead(nn.Module):
     """Four levels of features -> one dense map.
 
@@ -386,14 +417,7 @@ class DptHead(nn.Module):
                  full_size: bool = True, unused_keys: bool = True) -> None:
         super().__init__()
         self.full_size = full_size
-        self.scratch = nn.Module()
-        convs = [nn.Conv2d(d, feature_dim, 3, 1, 1, bias=False) for d in layer_dims]
-        for i, conv in enumerate(convs):
-            self.scratch.add_module(f"layer{i + 1}_rn", conv)
-        if unused_keys:
-            self.scratch.layer_rn = nn.ModuleList(convs)  # official checkpoints store these tensors twice
-        for i in range(4):
-            self.scratch.add_module(f"refinenet{i + 1}", Fusion(feature_dim, with_skip=i < 3 or unused_keys))
+        self.scratch = DptScratch(layer_dims, feature_dim, unused_keys)
         self.head = nn.Sequential(
             nn.Conv2d(feature_dim, last_dim, 3, 1, 1), nn.Identity(), nn.Conv2d(last_dim, last_dim, 3, 1, 1),
             nn.ReLU(), nn.Conv2d(last_dim, out_channels, 1))
@@ -407,12 +431,6 @@ class DptHead(nn.Module):
 
     def forward(self, levels: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """Maps (B, C, h, w) of the four levels -> (B, out_channels, 16 h, 16 w), or half that size."""
-        maps = [self.scratch.get_submodule(f"layer{i + 1}_rn")(reassemble(level))
-                for i, (reassemble, level) in enumerate(zip(self.act_postprocess, levels, strict=True))]
-        height, width = maps[2].shape[-2:]
-        x = self.scratch.refinenet4(maps[3])[..., :height, :width]  # odd h or w: the doubled map is one too large
-        x = self.scratch.refinenet3(x, maps[2])
-        x = self.scratch.refinenet2(x, maps[1])
-        x = self.scratch.refinenet1(x, maps[0])
+        x = self.scratch([reassemble(level) for reassemble, level in zip(self.act_postprocess, levels, strict=True)])
         x = self.head[0](x)
         return self.head[2:](doubled(x) if self.full_size else x)

@@ -40,6 +40,7 @@ from human_scene_ros.model.formulas import (
     soft_sigmoid,
     take_cells,
     turn_to_ray,
+    window_places,
 )
 from human_scene_ros.model.layers import (
     Block,
@@ -252,31 +253,68 @@ class PoseMemory(nn.Module):
 
 
 class WindowHead(nn.Module):
-    """Convolutions over a person's window, joined by the person's decoder token."""
+    """Convolutions over a person's window: first where each joint is, then which pose puts it there.
 
-    OUTPUTS = {"pose6d": BODY_JOINTS * 6, "betas": 10, "refine": 3, "joints": BODY_JOINTS * 2}
+    Joints come as the centre of mass of one heat map each, with a depth read at the same place (integral
+    regression, arXiv 1711.08229); the rotations are read from the joints, the window and the decoder token.
+    """
+
+    OUTPUTS = {"pose6d": BODY_JOINTS * 6, "betas": 10, "refine": 3, "joints": BODY_JOINTS * 3}
 
     def __init__(self, size: tuple[int, int], token_dim: int, dims: tuple[int, ...] = (24, 48, 96, 160),
                  hidden: int = 256) -> None:
         super().__init__()
-        stages: list[nn.Module] = [conv_bn_gelu(4, dims[0], 2)]
+        self.down = nn.ModuleList([conv_bn_gelu(4, dims[0], 2)])
         for a, b in zip(dims[:-1], dims[1:], strict=True):
-            stages += [conv_bn_gelu(a, b, 2), ConvResidual(b)]
-        self.features = nn.Sequential(*stages)
+            self.down.append(nn.Sequential(conv_bn_gelu(a, b, 2), ConvResidual(b)))
+        self.lateral = nn.ModuleList([nn.Conv2d(dims[3], dims[2], 1), nn.Conv2d(dims[2], dims[1], 1)])
+        self.up = nn.ModuleList([conv_bn_gelu(dims[2], dims[2]), conv_bn_gelu(dims[1], 64)])
+        self.maps = nn.Conv2d(64, 2 * BODY_JOINTS, 1)
         cells = (size[0] // 16) * (size[1] // 16)
-        self.squeeze = nn.Linear(cells * dims[-1], hidden)
-        self.join = nn.Linear(hidden + token_dim, hidden)
+        self.squeeze = nn.Linear(cells * dims[3], hidden)
+        self.join = nn.Linear(hidden + token_dim + 4 * BODY_JOINTS, hidden)
+        self.solve = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, sum(self.OUTPUTS.values()))
 
+    @torch.no_grad()
+    def forget_tokens(self) -> None:
+        """Give the decoder token no say, so that a head trained without tokens works the same with them."""
+        hidden = self.squeeze.out_features
+        self.join.weight[:, hidden:self.join.in_features - 4 * BODY_JOINTS] = 0
+
     def forward(self, windows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS."""
-        x = F.gelu(self.squeeze(self.features(windows).flatten(1)))
-        x = F.gelu(self.join(torch.cat([x, tokens], dim=-1)))
-        return dict(zip(self.OUTPUTS, self.out(x).split(list(self.OUTPUTS.values()), dim=-1), strict=True))
+        """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS.
+
+        "joints" holds (x, y) in window widths from the head, then z in metres behind it, per joint.
+        """
+        levels = []
+        x = windows
+        for stage in self.down:
+            x = stage(x)
+            levels.append(x)
+        fine = x
+        for lateral, up, skip in zip(self.lateral, self.up, (levels[2], levels[1]), strict=True):
+            fine = up(skip + F.interpolate(lateral(fine), scale_factor=2.0, mode="bilinear", align_corners=False))
+        places = window_places((fine.shape[3], fine.shape[2]), fine)
+        heat, depth = self.maps(fine).float().flatten(2).chunk(2, dim=1)
+        heat = heat.softmax(dim=-1)
+        seen = torch.cat([heat @ places, (heat * depth).sum(-1, keepdim=True)], dim=-1)
+        found = torch.cat([seen, heat.amax(dim=-1, keepdim=True)], dim=-1).flatten(1)
+
+        x = F.gelu(self.squeeze(x.flatten(1)))
+        x = F.gelu(self.join(torch.cat([x, tokens, found.to(x.dtype)], dim=-1)))
+        x = F.gelu(self.solve(x)) + x
+        raw = dict(zip(self.OUTPUTS, self.out(x).split(list(self.OUTPUTS.values()), dim=-1), strict=True))
+        raw["joints"] = raw["joints"] + seen.flatten(1)  # joints outside the window need the correction
+        return raw
 
 
 class Heads(nn.Module):
     """Everything that turns tokens into outputs; a plain holder, the formulas are in `HumanSceneNetwork`."""
+
+    init_body_pose: Tensor
+    init_betas: Tensor
+    init_expression: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -334,7 +372,7 @@ class HumanSceneNetwork(nn.Module):
         e, d, b = config.enc_embed_dim, config.dec_embed_dim, config.backbone
         self.pose_token = nn.Parameter(0.02 * torch.randn(1, 1, d))
         if config.patch_embed == "stem":
-            self.patch_embed: nn.Module = ConvStem(config.stem_dims, e)
+            self.patch_embed: ConvStem | PatchEmbed = ConvStem(config.stem_dims, e)
         else:
             self.patch_embed = PatchEmbed(3, e, 16)
         self.enc_blocks = nn.ModuleList(
@@ -352,7 +390,7 @@ class HumanSceneNetwork(nn.Module):
         if config.pose_memory:
             self.pose_retriever = PoseMemory(config)
         if b.kind == "dinov2":
-            self.backbone: nn.Module = DinoBackbone(
+            self.backbone: DinoBackbone | PyramidBackbone = DinoBackbone(
                 DinoEncoder(b.embed_dim, b.depth, b.num_heads, 4.0, b.patch_px, b.table_side, config.unused_keys))
         else:
             self.backbone = PyramidBackbone(config.stem_dims[2], e, b.embed_dim)
@@ -378,10 +416,11 @@ class HumanSceneNetwork(nn.Module):
         """Start near "nobody here", bodies in the mean pose and everything about three metres away."""
         heads = self.downstream_head
         nn.init.normal_(self.register_tokens.weight, std=0.2)
-        heads.mlp_classif[2].bias.fill_(-3.0)
-        heads.mlp_offset[2].weight.mul_(0.1)
+        named = dict(heads.named_parameters())
+        named["mlp_classif.2.bias"].fill_(-3.0)
+        named["mlp_offset.2.weight"].mul_(0.1)
         if self.config.dense == "ray_depth":
-            heads.dpt_self.head[4].bias.copy_(heads.dpt_self.head[4].bias.new_tensor([math.log(3.0), 0.0]))
+            named["dpt_self.head.4.bias"].copy_(torch.tensor([math.log(3.0), 0.0]))
         if self.config.body_head == "window":
             heads.deccam.last.weight.mul_(0.1)
             heads.deccam.last.bias.copy_(heads.deccam.last.bias.new_tensor([0.0, 0.0, math.log(3.0)]))
@@ -427,7 +466,7 @@ class HumanSceneNetwork(nn.Module):
             raise ShapeError(f"images are {width}x{height} px; width and height must be multiples of 16")
         grid = (height // 16, width // 16)
         pyramid = None
-        if self.config.patch_embed == "stem":
+        if isinstance(self.patch_embed, ConvStem):
             x, map4, map8 = self.patch_embed(images)
             pyramid = (map4, map8)
         else:
@@ -442,12 +481,18 @@ class HumanSceneNetwork(nn.Module):
                 _note(stages, "enc_block0", x)
         return SceneTokens(self.enc_norm(x), positions, grid, pyramid)
 
+    @staticmethod
+    def _stem_maps(scene: SceneTokens) -> tuple[Tensor, Tensor]:
+        if scene.pyramid is None:
+            raise ShapeError("scene.pyramid is None; this network needs the stem's maps that `encode` gives")
+        return scene.pyramid
+
     def human_tokens(self, images: Tensor, scene: SceneTokens,
                      stages: dict[str, Tensor] | None = None) -> tuple[Tensor, tuple[int, int]]:
         """Tokens of the human branch (B, nh * nw, Bw) and their grid (nh, nw)."""
-        if self.config.backbone.kind == "pyramid":
-            map8 = scene.pyramid[1]
-            return self.backbone(map8, scene.as_map(scene.tokens)), tuple(map8.shape[-2:])
+        if isinstance(self.backbone, PyramidBackbone):
+            map8 = self._stem_maps(scene)[1]
+            return self.backbone(map8, scene.as_map(scene.tokens)), (map8.shape[2], map8.shape[3])
         square = pad_to_square(images, self.config.backbone.image_px)
         _note(stages, "img_mhmr", square)
         mean, std = (square.new_tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -521,7 +566,7 @@ class HumanSceneNetwork(nn.Module):
         """
         config, batch = self.config, len(scene.tokens)
         scene_mean = scene.tokens.mean(dim=1, keepdim=True)
-        if state.previous_reset or not config.pose_memory:
+        if state.previous_reset or state.memory is None:
             pose_query = self.pose_token.expand(batch, -1, -1)
         else:
             pose_query = self.pose_retriever.read(state.memory, scene_mean)
@@ -550,7 +595,9 @@ class HumanSceneNetwork(nn.Module):
                 _note(stages, "dec_state_1", z)
         final = self.dec_norm(x)
         gate = torch.sigmoid(torch.stack(logits).mean(0))[..., None] if gated else None
-        memory = self.pose_retriever.write(state.memory, scene_mean, final[:, :1]) if config.pose_memory else None
+        memory = None
+        if state.memory is not None:
+            memory = self.pose_retriever.write(state.memory, scene_mean, final[:, :1])
         _note(stages, "img_level_feat", scene_mean)
         _note(stages, "img_pos", scene.positions)
         _note(stages, "state_pos", z_pos)
@@ -591,7 +638,7 @@ class HumanSceneNetwork(nn.Module):
         size = (16 * scene.grid[0], 16 * scene.grid[1])
         last = taps.image_rows(taps.final)
         if config.dpt.taps == "stem":
-            fine = scene.pyramid
+            fine = self._stem_maps(scene)
         else:
             fine = (scene.as_map(scene.tokens), scene.as_map(taps.image_rows(taps.half)))
         coarse = scene.as_map(taps.image_rows(taps.three_quarter))
@@ -694,13 +741,14 @@ class HumanSceneNetwork(nn.Module):
                             pose6d[:, :, BODY_JOINTS:]], dim=2)
         rotmat = rotations_from_6d(pose6d)
         # A body looks the same in its window wherever it stands, so the root is predicted along its own ray.
+        joints = raw["joints"].unflatten(-1, (BODY_JOINTS, 3))
         rotmat = torch.cat([(turn_to_ray(ray) @ rotmat[:, :, 0])[:, :, None], rotmat[:, :, 1:]], dim=2)
         return Bodies(
             rotmat=rotmat, shape=raw["betas"] + heads.init_betas,
             expression=heads.init_expression.expand(batch, people, -1), transl=ray * depth[..., None],
             window=WindowFit(token_depth, uv, depth,
-                             loc[:, :, None] + raw["joints"].unflatten(-1, (BODY_JOINTS, 2))
-                             * window_width[..., None, None], window_width))
+                             loc[:, :, None] + joints[..., :2] * window_width[..., None, None], joints[..., 2],
+                             window_width))
 
     # -- one frame of a stream
 
@@ -753,8 +801,8 @@ class HumanSceneNetwork(nn.Module):
                        "new_state": taps.new_tokens, "dec_tap_half": taps.half,
                        "dec_tap_threequarter": taps.three_quarter, "dec_final": taps.final,
                        "state_after": after.tokens}
-            if self.config.pose_memory:
-                stages |= {"mem_in": state.memory, "new_mem": taps.new_memory, "mem_after": after.memory}
+            memory = {"mem_in": state.memory, "new_mem": taps.new_memory, "mem_after": after.memory}
+            stages |= {name: value for name, value in memory.items() if value is not None}
         return NetworkOutput(
             pts3d_in_self_view=dense.points, conf_self=dense.confidence, camera_pose=pose,
             pts3d_in_other_view=dense.points_world, conf=dense.confidence_world, rgb=dense.rgb,

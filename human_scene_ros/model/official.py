@@ -92,7 +92,7 @@ def read_official(path: Path) -> OfficialCheckpoint:
         allowed: list[Any] = [_stand_in(name) for name in STAND_INS]
         allowed += [(value, name) for name, value in HARMLESS.items()]
         with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.model.network import BackboneConfig, DptConfig, NetworkConfig
 
-VIT_S = {"embed_dim": 384, "depth": 12, "num_heads": 6}
-VIT_B = {"embed_dim": 768, "depth": 12, "num_heads": 12}
-VIT_L = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
+VIT_S = BackboneConfig(embed_dim=384, depth=12, num_heads=6, image_px=672)
+VIT_B = BackboneConfig(embed_dim=768, depth=12, num_heads=12, image_px=672)
+VIT_L = BackboneConfig(embed_dim=1024, depth=24, num_heads=16, image_px=672)
 
 PRESETS: dict[str, NetworkConfig] = {
     "nano": NetworkConfig(
@@ -18,10 +20,10 @@ PRESETS: dict[str, NetworkConfig] = {
         dpt=DptConfig(feature_dim=32, last_dim=16, layer_dims=(32, 64, 96, 96), taps="stem", output_stride=2),
         pose_memory=False, pose_head=False, world_head=False, rgb_head=False, dense="ray_depth",
         body_head="window", track_bank_cap=64, unused_keys=False),
-    "human3r_672s": NetworkConfig(name="human3r_672s", backbone=BackboneConfig(image_px=672, **VIT_S)),
-    "human3r_672b": NetworkConfig(name="human3r_672b", backbone=BackboneConfig(image_px=672, **VIT_B)),
-    "human3r_672l": NetworkConfig(name="human3r_672l", backbone=BackboneConfig(image_px=672, **VIT_L)),
-    "human3r_896l": NetworkConfig(name="human3r_896l", backbone=BackboneConfig(image_px=896, **VIT_L)),
+    "human3r_672s": NetworkConfig(name="human3r_672s", backbone=VIT_S),
+    "human3r_672b": NetworkConfig(name="human3r_672b", backbone=VIT_B),
+    "human3r_672l": NetworkConfig(name="human3r_672l", backbone=VIT_L),
+    "human3r_896l": NetworkConfig(name="human3r_896l", backbone=dataclasses.replace(VIT_L, image_px=896)),
 }
 
 

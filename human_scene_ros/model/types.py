@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from human_scene_ros.model.tracking import TrackBank
@@ -93,6 +94,13 @@ class DecoderTaps:
     gate: Tensor | None
     people: int
 
+    @classmethod
+    def only_people(cls, human_out: Tensor) -> DecoderTaps:
+        """Taps of a decoder that saw nothing but (B, P, D) people: for training a body head by itself."""
+        pose = human_out.new_zeros(len(human_out), 1, human_out.shape[-1])
+        rows = torch.cat([pose, human_out], dim=1)
+        return cls(pose, rows, rows, rows, rows[:, :0], None, None, human_out.shape[1])
+
     def image_rows(self, tap: Tensor) -> Tensor:
         """The (B, N, D) image rows of a tap."""
         return tap[:, 1:tap.shape[1] - self.people]
@@ -136,6 +144,7 @@ class WindowFit:
         refined_uv_px: (B, P, 2) head after the window.
         refined_depth_m: (B, P) head depth after the window.
         joints_uv_px: (B, P, 22, 2) joints in the network image (auxiliary).
+        joints_behind_head_m: (B, P, 22) depth of the joints beyond that of the head (auxiliary).
         width_px: (B, P) width of the window in the network image.
     """
 
@@ -143,6 +152,7 @@ class WindowFit:
     refined_uv_px: Tensor
     refined_depth_m: Tensor
     joints_uv_px: Tensor
+    joints_behind_head_m: Tensor
     width_px: Tensor
 
 

@@ -235,8 +235,8 @@ class BagNode(Node):
         early_info_ns = None
         if self._info_topic:
             # The calibration goes ahead of the first image, wherever it was recorded.
-            _, early_info_ns, data = next(iter(bag.messages([self._info_topic])))
-            first_ns = next(iter(bag.messages(wanted)))[1]
+            early_info_ns, data = bag.first(self._info_topic)
+            first_ns = min(bag.first(topic)[0] for topic in wanted)
             yield _Item(first_ns, lambda d=data: self._send_info(d), False)  # type: ignore[misc]
         for topic, stamp_ns, data in bag.messages(wanted):
             if topic == self._image_topic:
@@ -380,9 +380,10 @@ class BagNode(Node):
                                   f"subscribers, topics without one: {missing or 'none'}")
         if self.config.rate == 0.0 and images is not None and not self._stop.is_set():
             # Statuses are latched: a consumer that sends any is known a moment after it is discovered.
-            limit_s = time.monotonic() + (10.0 if wanted else 2.0)
-            while not self._window.known and time.monotonic() < limit_s and not self._stop.wait(0.02):
-                pass
+            begun_s = time.monotonic()
+            while not self._window.known and not self._stop.wait(0.02):
+                if time.monotonic() - begun_s > (15.0 if self.count_publishers(self.config.status) else 5.0):
+                    break
             if not self._window.known:
                 # Waiting for acknowledged delivery instead would take a heartbeat, seconds, per image.
                 self._rate = 1.0

@@ -52,7 +52,7 @@ def fill(message: Any, fields: Mapping[str, Any]) -> Any:
     Raises:
         MessageError: An unknown field, a wrong length or a value that does not fit the field's type.
     """
-    known = _field_types(type(message))
+    known = _field_types(message.__class__)
     for name, value in fields.items():
         if name not in known:
             raise MessageError(f"{type(message).__name__} has no field '{name}'; it has {sorted(known)}")
@@ -196,9 +196,9 @@ def bodies_from_message(message: Any) -> list[BodyView]:
     """SmplxBodyArray -> what markers and overlays need; bodies without joints are left out."""
     views = []
     for body in message.bodies:
-        joints = np.frombuffer(body.joints, np.float32).reshape(-1, 3) if len(body.joints) else np.zeros((0, 3))
+        joints = np.frombuffer(body.joints, np.float32).reshape(-1, 3)
         if len(joints) >= 22:
-            uv = np.frombuffer(body.joint_uv, np.float32).reshape(-1, 2) if len(body.joint_uv) else np.zeros((0, 2))
+            uv = np.frombuffer(body.joint_uv, np.float32).reshape(-1, 2)
             views.append(BodyView(body.track_id, joints, uv, float(body.score), int(body.track_state) >= 2,
                                   float(np.linalg.norm(joints[0]))))
     return views

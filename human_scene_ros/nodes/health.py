@@ -118,8 +118,8 @@ class Health:
             return Level.ERROR, [self.configure_error, *texts]
         return level, texts
 
-    def reports(self, status: StatusReport, *, silence: str, input_text: str, tf_problem: str, tf_failed: int,
-                frames_per_stage: bool = True) -> list[Report]:
+    def reports(self, status: StatusReport, *, silence: str, input_text: str, tf_problem: str,
+                tf_failed: int) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
@@ -128,7 +128,6 @@ class Health:
             input_text: Topic, asked and offered QoS.
             tf_problem: "" or why no camera transform is sent.
             tf_failed: Transform lookups that were given up.
-            frames_per_stage: Add the mean milliseconds of each stage.
         """
         level, texts = self.problems()
         inference = Report(
@@ -139,7 +138,7 @@ class Health:
              "frames_rejected": str(status.frames_rejected), "frames_pending": str(status.frames_pending),
              "output_rate_hz": f"{status.output_rate:.2f}", "latency_mean_ms": f"{status.latency_mean * 1e3:.1f}",
              "latency_p95_ms": f"{status.latency_p95 * 1e3:.1f}", "gpu_memory_mib": f"{status.gpu_memory:.0f}",
-             **(self.stage_means() if frames_per_stage else {})}, self.device)
+             **self.stage_means()}, self.device)
         if silence:
             level, texts = max(level, Level.WARN), [silence, *texts]
         camera = Report(

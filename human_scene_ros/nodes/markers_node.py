@@ -106,7 +106,7 @@ class MarkersNode(Node):
                 old = self._trails.get(body.track_id, ())
                 self._trails[body.track_id] = collections.deque([*old, position], maxlen=length)
 
-    def _mesh(self, body: Any) -> Any:
+    def _mesh(self, body: Any) -> tuple[Any, Any]:
         from human_scene_ros.body.model import load_body_model, vertices
 
         if self._body_model is None:

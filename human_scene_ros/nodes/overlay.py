@@ -25,7 +25,7 @@ def draw_people(image: NDArray[np.uint8], bodies: Sequence[BodyView], parents: S
         shade = color_of(body.track_id)
         color = tuple(round(255 * shade[c] * (0.5 if body.predicted else 1.0)) for c in ("r", "g", "b"))
         points = body.joint_uv_px[:22]
-        known = np.isfinite(points).all(axis=-1) & (np.abs(points) < 1e5).all(axis=-1)  # cv2 takes 32-bit integers
+        known = np.all(np.isfinite(points) & (np.abs(points) < 1e5), axis=-1)  # cv2 takes 32-bit integers
         pixels = [tuple(int(v) for v in np.rint(p)) if k else None for p, k in zip(points, known, strict=True)]
         for joint in range(1, len(pixels)):
             start, end = pixels[joint], pixels[parents[joint]]

@@ -58,6 +58,8 @@ class ResultPublishers:
         self._cloud_due, self._path_due = Throttle(), Throttle()
         self._poses: collections.deque[tuple[int, NDArray[np.float64]]] = collections.deque(
             maxlen=config.path.max_poses)
+        self.problem = ""
+        """Why no camera transform is sent; empty while all is well."""
         self._segment = -1
         self._sequence = 0
         needs_tf = config.tf.mode == "camera" or config.tf.base_frame
@@ -84,11 +86,12 @@ class ResultPublishers:
         self._publish_cloud(estimate, camera_frame)
         self._sequence += 1
 
-    def publish_map(self, stamp_ns: int, points_world: NDArray[np.float32], colors: NDArray[np.uint8]) -> None:
-        """(N, 3) people-free points in the world frame and their (N, 3) RGB as the latched map."""
+    def publish_map(self, stamp_ns: int, points_world: NDArray[np.float32], colors: NDArray[np.uint8]) -> int:
+        """(N, 3) people-free points in the world frame and their (N, 3) RGB as the latched map; returns N."""
         step = message_fields.stride_for(len(points_world), 1, 16, self.config.map.max_bytes)
         self._send(self._map, PointCloud2, message_fields.point_cloud_fields(
             stamp_ns, self.config.tf.world_frame, points_world[::step], colors[::step]))
+        return len(points_world)
 
     def _publish_bodies(self, estimate: SceneEstimate, camera_frame: str, latency_s: float) -> dict[str, Any]:
         fields = message_fields.body_array_fields(
@@ -141,8 +144,6 @@ class ResultPublishers:
                 [(sent_ns, config.world_frame, root, estimate.T_world_camera @ T_camera_root)]))
 
         self.lookups.when_ready(camera_frame, root, estimate.stamp_ns, config.wait, send)
-
-    problem = ""
 
     def _publish_maps(self, estimate: SceneEstimate, camera_frame: str) -> None:
         """Depth, confidence and people at network resolution, strided to the byte budget."""

@@ -73,9 +73,15 @@ def offered(node: Node, topic: str) -> str:
     infos = node.get_publishers_info_by_topic(topic)
     if not infos:
         return "no publisher"
-    return "; ".join(
-        f"{info.node_namespace.rstrip('/')}/{info.node_name}: {info.qos_profile.reliability.name.lower()}, "
-        f"{info.qos_profile.durability.name.lower()}" for info in infos)
+    return "; ".join(f"{_name(info)}: {info.qos_profile.reliability.name.lower()}, "
+                     f"{info.qos_profile.durability.name.lower()}" for info in infos)
+
+
+def _name(info: Any) -> str:
+    """An endpoint is discovered a moment before the name of its node."""
+    if "UNKNOWN" in info.node_name:
+        return "a new node"
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def create_publisher(node: Node, message_class: type, topic: str, profile: QoSProfile) -> Any:

@@ -88,9 +88,9 @@ class CloudConfig:
     max_bytes: int = option(450000, "Bytes of one cloud or depth image at most; points are thinned to fit.",
                             low=1600, high=100000000, dynamic=True)
     people: Literal["keep", "remove", "only"] = option("remove", "People's points in ~/cloud.", dynamic=True)
-    min_confidence: float = option(1.5, "Points below this confidence (1 and more) are left out.", low=0.0,
-                                   high=1000.0, dynamic=True)
-    max_range: float = option(10.0, "Metres along the optical axis; farther points are left out.", low=0.1,
+    min_confidence: float = option(1.0, "Points below this confidence stay out of cloud and map; 1 = all, nano is "
+                                   "rarely surer; official weights deserve 1.5.", low=0.0, high=1000.0, dynamic=True)
+    max_range: float = option(10.0, "Metres along the optical axis; farther points stay out of cloud and map.", low=0.1,
                               high=1000.0, dynamic=True)
 
 
@@ -105,6 +105,8 @@ class MapConfig:
                             high=1000000000, dynamic=True)
     people_margin: float = option(0.15, "Metres around people that stay out of the map.", low=0.0, high=2.0)
     rate: float = option(0.5, "Map messages per second at most.", low=0.0, high=100.0, dynamic=True)
+    update_rate: float = option(5.0, "Images per second at most that enter the map; neighbours show the same.",
+                                low=0.1, high=1000.0, dynamic=True)
 
 
 @dataclasses.dataclass(frozen=True)

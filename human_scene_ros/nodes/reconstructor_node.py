@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -30,12 +30,14 @@ from human_scene_ros.nodes.health import Health
 from human_scene_ros.nodes.parameters import NodeParameters
 from human_scene_ros.nodes.process import run_node
 from human_scene_ros.nodes.publishers import ResultPublishers
-from human_scene_ros.nodes.reconstruction import Reconstruction
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.runtime.latest import BoundedQueue, LatestSlot, Worker
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.image_codec import decode_message
 from human_scene_ros.srv import SaveMap
+
+if TYPE_CHECKING:
+    from human_scene_ros.nodes.reconstruction import Reconstruction
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -89,6 +91,7 @@ class ReconstructorNode(LifecycleNode):
 
     def _process(self, arrival: Arrival) -> None:
         """One image from message to results. Raises what makes this image unusable."""
+        assert self._input is not None and self._reconstruction is not None and self._results is not None, "active"
         header, health = arrival.message.header, self._health
         with health.stage("decode"):
             image = decode_message(arrival.message)
@@ -103,7 +106,7 @@ class ReconstructorNode(LifecycleNode):
             latency_s = self._latency_s(frame.stamp_ns)
             self._results.publish(estimate, frame.camera_frame, latency_s)
             if self._map_due.due(frame.stamp_ns, self.config.map.rate):
-                self._results.publish_map(frame.stamp_ns, *self._reconstruction.map_points())
+                health.map_points = self._results.publish_map(frame.stamp_ns, *self._reconstruction.map_points())
         health.processed(estimate, latency_s, time.monotonic() - arrival.at_s)
 
     # --- the worker: one image at a time -------------------------------------------------------------------------
@@ -126,12 +129,14 @@ class ReconstructorNode(LifecycleNode):
         except HumanSceneError as error:
             self._reject(f"image {stamp_ns / 1e9:.3f} s: {type(error).__name__}: {error}")
         except Exception as error:
+            if not self.context.ok():
+                return  # shut down in the middle of this image
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= FAILURES_IN_A_ROW:
                 raise
             self.get_logger().error(traceback.format_exc())
             self._reject(f"image {stamp_ns / 1e9:.3f} s: internal {type(error).__name__}: {error}")
-        if not live:
+        if not live and self.context.ok():
             self._publish_status()  # a player without a clock waits for the counters
 
     def _follow_time(self, stamp_ns: int) -> None:
@@ -223,10 +228,10 @@ class ReconstructorNode(LifecycleNode):
         try:
             with self._lock:  # a copy; writing it does not hold up the worker
                 cloud = self._reconstruction.map_copy(bool(request.include_people), float(request.voxel))
-            points, size = self._reconstruction.save(cloud, request.path, int(request.format))
+            path, points, size = self._reconstruction.save(cloud, request.path, int(request.format))
         except (HumanSceneError, OSError) as error:
             return convert.fill(response, {"success": False, "message": str(error)})
-        return convert.fill(response, {"success": True, "message": request.path, "points": points, "bytes": size})
+        return convert.fill(response, {"success": True, "message": path, "points": points, "bytes": size})
 
     def _watch(self) -> None:
         if self._input is not None:
@@ -275,6 +280,9 @@ class ReconstructorNode(LifecycleNode):
         """Load weights and body model, make publishers."""
         begun = time.monotonic()
         try:
+            # Here and not above: it loads torch, and wrong parameters should be told before that.
+            from human_scene_ros.nodes.reconstruction import Reconstruction
+
             self._reconstruction = Reconstruction.load(self.config)
             self._results = ResultPublishers(self, self.config, self._reconstruction.description)
         except Exception as error:  # rclpy would swallow it

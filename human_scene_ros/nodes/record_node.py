@@ -101,7 +101,7 @@ class RecordNode(Node):
     def tick(self) -> None:
         """Between messages: look for publishers, tell that it is ready, report."""
         now_s = time.monotonic()
-        if now_s - self._looked_s >= 0.1:
+        if now_s - self._looked_s >= (0.25 if self._ready else 0.1):
             self._looked_s = now_s
             self.discover()
             if not self._ready:

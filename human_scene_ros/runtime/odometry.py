@@ -18,7 +18,6 @@ import dataclasses
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.arrays import check_shape
@@ -44,8 +43,11 @@ class OdometryConfig:
         tracking_noise_px: Standard deviation of a good track.
         depth_noise: Relative standard deviation of a network's depth per point.
         sensor_depth_noise: The same of depth whose scale is trusted.
-        min_inlier_fraction: A new keyframe is made when fewer of the keyframe's corners are inliers.
+        min_inlier_fraction: A new keyframe is made when fewer inliers are left of the most that the keyframe had.
         still_px: Median displacement below which the camera has not moved; its pose then stays as it is.
+        velocity_noise: Standard deviation of the change of velocity between two frames, m/s: what decides where
+            the picture alone cannot tell a small turn from a small step.
+        turn_noise: The same of the turning rate, rad/s.
         max_hold_s: Constant velocity is assumed no longer than this when tracking fails.
         max_keyframes: Old keyframes kept, to return to instead of starting a new one.
         carry_scale: 1: depth of a new keyframe is scaled to agree with the old keyframe's points; 0: it is
@@ -53,20 +55,22 @@ class OdometryConfig:
     """
 
     image_width_px: int = 320
-    max_corners: int = 180
+    max_corners: int = 200
     min_corners: int = 12
     corner_quality: float = 0.01
     corner_distance_px: float = 8.0
-    window_px: int = 13
-    max_forward_backward_px: float = 0.7
+    window_px: int = 15
+    max_forward_backward_px: float = 0.5
     tracking_noise_px: float = 0.5
-    depth_noise: float = 0.25
+    depth_noise: float = 0.2
     sensor_depth_noise: float = 0.03
-    min_inlier_fraction: float = 0.4
+    min_inlier_fraction: float = 0.7
     still_px: float = 0.2
+    velocity_noise: float = 0.25
+    turn_noise: float = 0.6
     max_hold_s: float = 0.5
     max_keyframes: int = 6
-    carry_scale: float = 0.9
+    carry_scale: float = 0.7
 
     def __post_init__(self) -> None:
         for name, low, high in (("image_width_px", 32, 4096), ("max_corners", 8, 5000), ("min_corners", 6, 1000),
@@ -75,7 +79,8 @@ class OdometryConfig:
                                 ("tracking_noise_px", 0.01, 100.0), ("depth_noise", 0.0, 10.0),
                                 ("sensor_depth_noise", 0.0, 10.0),
                                 ("min_inlier_fraction", 0.0, 1.0), ("still_px", 0.0, 10.0),
-                                ("max_hold_s", 0.0, 60.0), ("max_keyframes", 1, 100), ("carry_scale", 0.0, 1.0)):
+                                ("velocity_noise", 1e-3, 1e3), ("turn_noise", 1e-3, 1e3), ("max_hold_s", 0.0, 60.0),
+                                ("max_keyframes", 1, 100), ("carry_scale", 0.0, 1.0)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"odometry.{name} = {value}: must be in [{low}, {high}]")
@@ -93,6 +98,7 @@ class Keyframe:
         T_origin_keyframe: (4, 4).
         scale: Factor that was applied to the depth of this keyframe.
         number: Counts keyframes since the start.
+        support: Most inliers that a later frame had; corners in noise never are.
     """
 
     gray: NDArray[np.uint8]
@@ -102,6 +108,7 @@ class Keyframe:
     T_origin_keyframe: Array
     scale: float
     number: int
+    support: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +209,8 @@ class KeyframeOdometry:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         if image.ndim == 3:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        return np.ascontiguousarray(image), camera.resized(width, height)
+        # Noise has corners too; a pixel of blur takes most of them away and moves the true ones little.
+        return cv2.GaussianBlur(image, (5, 5), 1.0), camera.resized(width, height)
 
     def _start(self, view: _View) -> tuple[OdometryResult, OdometryState]:
         keyframe = self._make_keyframe(view, np.eye(4), 1.0, 0)
@@ -218,8 +226,8 @@ class KeyframeOdometry:
         last = min(state.stamp_ns, stamp_ns)
         limit_ns = state.measured_ns + int(self.config.max_hold_s * 1e9)
         dt_s = max(0.0, (min(stamp_ns, limit_ns) - last) * 1e-9)
-        T_last_now = make_transform(Rotation.from_rotvec(state.rotation_rate * dt_s).as_matrix(), state.velocity * dt_s)
-        return state.T_origin_camera @ T_last_now
+        T_last_now = make_transform(cv2.Rodrigues(state.rotation_rate * dt_s)[0], state.velocity * dt_s)
+        return rigid(state.T_origin_camera @ T_last_now)
 
     def _make_keyframe(self, view: _View, T_origin_keyframe: Array, scale: float, number: int) -> Keyframe:
         c = self.config
@@ -229,7 +237,7 @@ class KeyframeOdometry:
         z = view.depth.at(uv, view.camera) * scale
         known = np.isfinite(z)
         uv, z = uv[known], z[known]
-        points = view.camera.unproject(uv.astype(np.float64), z)
+        points = view.camera.unproject(uv.astype(np.float64), z).astype(np.float64, copy=False)
         noise = c.sensor_depth_noise if view.trusted else c.depth_noise
         return Keyframe(view.gray, uv, points, noise, T_origin_keyframe, scale, number)
 
@@ -257,7 +265,8 @@ class KeyframeOdometry:
         inside = np.isfinite(uv).all(-1) & (np.abs(uv) < 4 * camera.width).all(-1)
         return np.where(inside[:, None], uv, keyframe.uv_px).astype(np.float32)
 
-    def _locate(self, keyframe: Keyframe, view: _View, T_origin_predicted: Array) -> _Fix:
+    def _locate(self, keyframe: Keyframe, view: _View, T_origin_predicted: Array,
+                prior_noise: tuple[float, float]) -> _Fix:
         """One frame against one keyframe."""
         uv, good = self._follow(keyframe, view.gray, self._guess(keyframe, view.camera, T_origin_predicted))
         good &= ~view.depth.people_at(uv, view.camera)
@@ -267,13 +276,16 @@ class KeyframeOdometry:
         T_camera_keyframe, agree = solve_pose(
             keyframe.points_keyframe[good], uv[good].astype(np.float64), view.camera,
             invert(T_origin_predicted) @ keyframe.T_origin_keyframe,
-            self.config.tracking_noise_px, keyframe.depth_noise)
+            self.config.tracking_noise_px, keyframe.depth_noise, prior_noise=prior_noise)
         inliers[np.flatnonzero(good)[agree]] = True
-        return _Fix(keyframe, keyframe.T_origin_keyframe @ invert(T_camera_keyframe), inliers, good, uv)
+        return _Fix(keyframe, rigid(keyframe.T_origin_keyframe @ invert(T_camera_keyframe)), inliers, good, uv)
 
     def _track(self, view: _View, state: OdometryState, predicted: Array) -> tuple[OdometryResult, OdometryState]:
         c = self.config
-        fix = self._locate(state.keyframes[0], view, predicted)
+        # What a frame may differ from the prediction; more when the last ones were not measured.
+        since_s = min(max((view.stamp_ns - state.measured_ns) * 1e-9, 0.01), 10.0)
+        prior_noise = (c.turn_noise * since_s, c.velocity_noise * since_s)
+        fix = self._locate(state.keyframes[0], view, predicted, prior_noise)
         shift = np.linalg.norm(fix.uv_px - state.still_uv_px, axis=1)
         shift = shift[fix.tracked & np.isfinite(shift)]
         if len(shift) >= c.min_corners and np.median(shift) < c.still_px:
@@ -281,28 +293,30 @@ class KeyframeOdometry:
                                         velocity=np.zeros(3), measured_ns=view.stamp_ns)
             return OdometryResult(state.T_origin_camera, TrackingStatus.OK, len(shift), int(fix.tracked.sum()),
                                   False, False, fix.keyframe.scale, float("nan")), state
-        if fix.count < max(c.min_corners, c.min_inlier_fraction * len(fix.keyframe.uv_px)):
-            fix = self._return_to_old_keyframe(view, state, fix, predicted)
+        if fix.count < max(c.min_corners, c.min_inlier_fraction * fix.keyframe.support):
+            fix = self._return_to_old_keyframe(view, state, fix, predicted, prior_noise)
         if fix.count < c.min_corners:
             return self._rekey(view, state, predicted, TrackingStatus.LOST, fix)
         state = self._moved_to(state, fix.T_origin_camera, view.stamp_ns)
-        if fix.count < c.min_inlier_fraction * len(fix.keyframe.uv_px):
+        if fix.count < c.min_inlier_fraction * fix.keyframe.support:
             return self._rekey(view, state, fix.T_origin_camera, TrackingStatus.OK, fix)
-        order = (fix.keyframe, *(k for k in state.keyframes if k is not fix.keyframe))
+        current = dataclasses.replace(fix.keyframe, support=max(fix.keyframe.support, fix.count))
+        order = (current, *(k for k in state.keyframes if k is not fix.keyframe))
         state = dataclasses.replace(state, keyframes=order,
                                     still_uv_px=np.where(fix.tracked[:, None], fix.uv_px, np.nan))
         return OdometryResult(fix.T_origin_camera, TrackingStatus.OK, fix.count, int(fix.tracked.sum()), False, True,
                               fix.keyframe.scale, self._depth_ratio(fix, view)), state
 
-    def _return_to_old_keyframe(self, view: _View, state: OdometryState, fix: _Fix, predicted: Array) -> _Fix:
+    def _return_to_old_keyframe(self, view: _View, state: OdometryState, fix: _Fix, predicted: Array,
+                                prior_noise: tuple[float, float]) -> _Fix:
         """The fix against an older keyframe that is well in view again, else the given one."""
         c = self.config
         near = fix.T_origin_camera if fix.count >= c.min_corners else predicted
         for keyframe in state.keyframes[1:]:
             if self._overlaps(keyframe, view.camera, near):
-                other = self._locate(keyframe, view, near)
+                other = self._locate(keyframe, view, near, prior_noise)
                 # Some margin, or the two keyframes would take turns.
-                if other.count >= max(c.min_corners, 1.25 * c.min_inlier_fraction * len(keyframe.uv_px)):
+                if other.count >= max(c.min_corners, 1.25 * c.min_inlier_fraction * keyframe.support):
                     return other
         return fix
 
@@ -330,8 +344,9 @@ class KeyframeOdometry:
         rate, velocity = np.zeros(3), np.zeros(3)
         if 1e-4 < dt_s <= 2.0 * self.config.max_hold_s and state.measured_ns == state.stamp_ns:
             T_last_now = invert(state.T_origin_camera) @ T_origin_camera
-            rate = Rotation.from_matrix(T_last_now[:3, :3]).as_rotvec() / dt_s
-            velocity = T_last_now[:3, 3] / dt_s
+            # Half of the new, half of the old: a single difference is noise twice.
+            rate = 0.5 * (state.rotation_rate + cv2.Rodrigues(T_last_now[:3, :3])[0].ravel() / dt_s)
+            velocity = 0.5 * (state.velocity + T_last_now[:3, 3] / dt_s)
         return dataclasses.replace(state, stamp_ns=stamp_ns, measured_ns=stamp_ns, T_origin_camera=T_origin_camera,
                                    rotation_rate=rate, velocity=velocity)
 
@@ -390,8 +405,19 @@ class _Fix:
         return int(self.inliers.sum())
 
 
+def rigid(T_a_b: Array) -> Array:
+    """The transform with its rotation made orthonormal again.
+
+    Inverting by the transpose doubles what a rotation lacks of being one; over a chain of poses that grows
+    exponentially, so every link of the chain is mended.
+    """
+    u, _, vt = np.linalg.svd(T_a_b[:3, :3])
+    return make_transform(u @ vt, T_a_b[:3, 3])
+
+
 def solve_pose(points: Array, uv_px: Array, camera: PinholeCamera, T_guess: Array, noise_px: float,
-               depth_noise: float, iterations: int = 8) -> tuple[Array, NDArray[np.bool_]]:
+               depth_noise: float, iterations: int = 12,
+               prior_noise: tuple[float, float] | None = None) -> tuple[Array, NDArray[np.bool_]]:
     """Perspective-n-point with uncertain depth: T_camera_keyframe and which points agree with it.
 
     Gauss-Newton from `T_guess` over the pose and, eliminated, the depth of every point with its prior.
@@ -405,9 +431,10 @@ def solve_pose(points: Array, uv_px: Array, camera: PinholeCamera, T_guess: Arra
         noise_px: Standard deviation of `uv_px`.
         depth_noise: Relative standard deviation of the depth of `points`.
         iterations: Of Gauss-Newton.
+        prior_noise: Standard deviations (radians, metres) of `T_guess` if it is also a measurement.
     """
-    T_best, best = _refine(points, uv_px, camera, T_guess, noise_px, depth_noise, iterations)
-    if best.sum() < 0.7 * len(points) and len(points) >= 6:
+    T_best, best = _refine(points, uv_px, camera, T_guess, noise_px, depth_noise, iterations, prior_noise)
+    if best.sum() < 0.5 * len(points) and len(points) >= 6:
         # OpenCV's RANSAC seeds itself the same way each time: the result is reproducible.
         # The threshold admits the effect of wrong depth at moderate parallax; refinement is stricter.
         found, rotation, translation, _ = cv2.solvePnPRansac(
@@ -415,15 +442,17 @@ def solve_pose(points: Array, uv_px: Array, camera: PinholeCamera, T_guess: Arra
             confidence=0.999, flags=cv2.SOLVEPNP_AP3P)
         if found and np.isfinite(rotation).all() and np.isfinite(translation).all():
             T_start = make_transform(cv2.Rodrigues(rotation)[0], translation.ravel())
-            T_other, other = _refine(points, uv_px, camera, T_start, noise_px, depth_noise, iterations)
-            if other.sum() > best.sum():
+            T_other, other = _refine(points, uv_px, camera, T_start, noise_px, depth_noise, iterations, None)
+            # A few more inliers far from the guess are more often chance than motion.
+            if other.sum() > 1.2 * best.sum():
                 T_best, best = T_other, other
     return T_best, best
 
 
 def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_px: float, depth_noise: float,
-            iterations: int) -> tuple[Array, NDArray[np.bool_]]:
+            iterations: int, prior_noise: tuple[float, float] | None) -> tuple[Array, NDArray[np.bool_]]:
     n = len(points)
+    T_prior = np.array(T, dtype=np.float64)
     T = np.array(T, dtype=np.float64)
     jac, weighted_jac = np.zeros((6, 2, n)), np.empty((6, 2, n))
     log_depth = np.zeros(n)  # correction of each point's depth, prior N(0, depth_noise^2)
@@ -466,6 +495,12 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
         flat = weighted_jac.reshape(6, 2 * n)
         normal = flat @ jac.reshape(6, 2 * n).T
         gradient = flat @ np.concatenate([ru, rv])
+        if prior_noise is not None:
+            # The camera, not the world's origin, is what the prior knows: rotation about it, step of it.
+            away = T @ invert(T_prior)
+            information = np.repeat(1.0 / np.square(prior_noise), 3)
+            gradient += information * np.concatenate([cv2.Rodrigues(away[:3, :3])[0].ravel(), away[:3, 3]])
+            normal[np.diag_indices(6)] += information
         normal[np.diag_indices(6)] += 1e-9 * (1.0 + np.trace(normal))
         step = -np.linalg.solve(normal, gradient)
         size = float(np.abs(step).max())
@@ -473,7 +508,8 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
             break
         # Beyond half a radian or metre the linearisation means nothing.
         step /= max(1.0, size / 0.5)
-        T = make_transform(Rotation.from_rotvec(step[:3]).as_matrix(), step[3:]) @ T
+        # cv2.Rodrigues and not scipy's Rotation, whose calls cost more than the rest of an iteration.
+        T = make_transform(cv2.Rodrigues(step[:3])[0], step[3:]) @ T
         ru, rv = ru + step @ jac[:, 0], rv + step @ jac[:, 1]
         log_depth = -depth_noise * (su * (iuu * ru + iuv * rv) + sv * (iuv * ru + ivv * rv))
         np.clip(log_depth, -1.0, 1.0, out=log_depth)

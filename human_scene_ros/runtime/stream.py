@@ -400,13 +400,13 @@ class HumanSceneStream:
             if np.isfinite(T_origin_camera).all():
                 return T_origin_camera, TrackingStatus.OK, None, dense, 1.0
             return np.eye(4), TrackingStatus.LOST, None, dense, 1.0
-        sensed = source == ScaleSource.DEPTH and frame.depth_m is not None
-        depth, depth_camera = (frame.depth_m, camera) if sensed else (dense.points_camera[..., 2], dense_camera)
+        sensed = frame.depth_m if source == ScaleSource.DEPTH else None
+        depth, depth_camera = (dense.points_camera[..., 2], dense_camera) if sensed is None else (sensed, camera)
         people = _dilated(dense.person)
-        if sensed:
+        if sensed is not None:
             people = _sampled(people.astype(np.uint8), dense_camera, camera) > 0
         result, state = self._odometry.step(frame.image, camera, frame.stamp_ns, depth, depth_camera, people,
-                                            memory.odometry, trust_depth_scale=sensed)
+                                            memory.odometry, trust_depth_scale=sensed is not None)
         ratio = 1.0
         if self.config.scale_source == "odometry" and not sensed and np.isfinite(result.depth_ratio):
             ratio = float(np.clip(result.depth_ratio, 0.5, 2.0))

@@ -29,7 +29,7 @@ from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.scene import TrackState
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 FORBIDDEN = 1e6
 
 
@@ -226,8 +226,8 @@ class Tracker:
 
         bodies = self._posed(drafts, view)
         bodies.sort(key=lambda b: (-b.track.score, b.track.track_id))
-        lost = [b.track for b in bodies if b.track.state == TrackState.LOST and b.track.identity is not None]
-        remembered = [*identities.items(), *((t.identity, t.track_id) for t in lost)]
+        lost = [b.track for b in bodies if b.track.state == TrackState.LOST]
+        remembered = [*identities.items(), *((t.identity, t.track_id) for t in lost if t.identity is not None)]
         remembered = remembered[max(0, len(remembered) - self.config.max_identities):]
         alive = tuple(b.track for b in bodies if b.track.state != TrackState.LOST)
         return bodies, TrackerState(alive, next_id, tuple(remembered))

@@ -77,11 +77,21 @@ class BagReader:
         connections = [c for c in self._connections if wanted is None or c.topic in wanted]
         if not connections:
             return
+        expected, read = sum(c.msgcount for c in connections), 0
         try:
             for connection, stamp_ns, data in self._reader.messages(connections):
+                read += 1
                 yield connection.topic, stamp_ns, data
-        except (ReaderError, OSError, struct.error, EOFError) as error:
+        except Exception as error:  # each decompressor has its own family of errors
             raise SourceError(f"{self.path} is damaged: {error}") from error
+        if read < expected:  # damage need not break the container: the index tells what should be there
+            raise SourceError(f"{self.path} is damaged: {read} of {expected} messages could be read")
+
+    def first(self, topic: str) -> tuple[int, bytes]:
+        """(time of recording in ns, CDR bytes) of the first message of a topic."""
+        for _, stamp_ns, data in self.messages([topic]):
+            return stamp_ns, data
+        raise SourceError(f"{self.path} has no message of {topic}")
 
     def deserialize(self, topic: str, data: bytes) -> Any:
         """The message as an object with the fields of its type; arrays are read-only views.

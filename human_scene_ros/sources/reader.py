@@ -129,8 +129,7 @@ class BagSource(FrameSource):
         info = None
         if self.info_topic:
             # The first calibration may be recorded after the first image.
-            _, _, first = next(iter(self._bag.messages([self.info_topic])))
-            info = self._bag.deserialize(self.info_topic, first)
+            info = self._bag.deserialize(self.info_topic, self._bag.first(self.info_topic)[1])
         rectified = is_rectified_topic(self.image_topic)
         for topic, recorded_ns, data in self._bag.messages(topics):
             message = self._bag.deserialize(topic, data)

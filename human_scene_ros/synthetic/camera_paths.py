@@ -24,18 +24,39 @@ class CameraPath:
     T_world_camera: NDArray[np.float64]
 
 
-def look_rotation(yaw: NDArray[np.floating], pitch: NDArray[np.floating], roll: NDArray[np.floating]) -> NDArray[np.float64]:
+def look_rotation(
+    yaw: NDArray[np.floating], pitch: NDArray[np.floating], roll: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """(T,) angles -> (T, 3, 3) rot_world_camera; yaw 0 looks along x, pitch > 0 looks up, roll > 0 turns clockwise."""
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    cy, sy, cp, sp, cr, sr = (
+        np.cos(yaw),
+        np.sin(yaw),
+        np.cos(pitch),
+        np.sin(pitch),
+        np.cos(roll),
+        np.sin(roll),
+    )
     forward = np.stack([cy * cp, sy * cp, sp], -1)
     right = np.stack([sy, -cy, 0 * cy], -1)
     down = np.cross(forward, right)
-    return np.stack([right * cr[:, None] + down * sr[:, None], down * cr[:, None] - right * sr[:, None], forward], -1)
+    return np.stack(
+        [right * cr[:, None] + down * sr[:, None], down * cr[:, None] - right * sr[:, None], forward], -1
+    )
 
 
-def plan(rng: Rng, times: NDArray[np.float64], fov: tuple[float, float], half: NDArray[np.float64], ceiling: float,
-         outdoor: bool, people: NDArray[np.float64], aim_height: NDArray[np.float64], kind: str | None = None,
-         min_distance: float = 0.75, distance: tuple[float, float] | None = None) -> CameraPath:
+def plan(
+    rng: Rng,
+    times: NDArray[np.float64],
+    fov: tuple[float, float],
+    half: NDArray[np.float64],
+    ceiling: float,
+    outdoor: bool,
+    people: NDArray[np.float64],
+    aim_height: NDArray[np.float64],
+    kind: str | None = None,
+    min_distance: float = 0.75,
+    distance: tuple[float, float] | None = None,
+) -> CameraPath:
     """Choose a view that usually has people in it, and move it without touching them or the walls.
 
     Args:
@@ -55,7 +76,9 @@ def plan(rng: Rng, times: NDArray[np.float64], fov: tuple[float, float], half: N
     limit = half + 3.0 if outdoor else np.maximum(half - 0.35, 0.15)
     target = int(rng.integers(len(people))) if len(people) else -1
     start, aim = _viewpoint(rng, limit, people, target, min_distance, distance)
-    height = {"robot": rng.uniform(0.3, 1.4), "handheld": rng.uniform(1.1, 1.8)}.get(kind, rng.uniform(0.5, 2.3))
+    height = {"robot": rng.uniform(0.3, 1.4), "handheld": rng.uniform(1.1, 1.8)}.get(
+        kind, rng.uniform(0.5, 2.3)
+    )
     height = min(height, ceiling - 0.3)
     aim_z = aim_height[target] if target >= 0 else rng.uniform(0.3, 1.5)
     away = max(float(np.hypot(*(aim - start))), 0.3)
@@ -67,7 +90,9 @@ def plan(rng: Rng, times: NDArray[np.float64], fov: tuple[float, float], half: N
     if rng.random() < 0.06:
         yaw += rng.uniform(-np.pi, np.pi)
     roll = float(rng.normal(0, 0.02) if rng.random() < 0.85 else rng.normal(0, 0.2))
-    positions, yaws, pitches, rolls = _moves(rng, kind, times, start, height, yaw, pitch, roll, aim, people, target)
+    positions, yaws, pitches, rolls = _moves(
+        rng, kind, times, start, height, yaw, pitch, roll, aim, people, target
+    )
     for _ in range(6):  # smaller and smaller moves until they fit
         inside = (np.abs(positions[:, :2]) <= limit).all()
         near = len(people) and (np.linalg.norm(people - positions[None, :, :2], axis=-1) < min_distance).any()
@@ -85,8 +110,14 @@ def plan(rng: Rng, times: NDArray[np.float64], fov: tuple[float, float], half: N
     return CameraPath(kind, T_world_camera)
 
 
-def _viewpoint(rng: Rng, limit: NDArray[np.float64], people: NDArray[np.float64], target: int, min_distance: float,
-               distance: tuple[float, float] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _viewpoint(
+    rng: Rng,
+    limit: NDArray[np.float64],
+    people: NDArray[np.float64],
+    target: int,
+    min_distance: float,
+    distance: tuple[float, float] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if target < 0:
         start = rng.uniform(-1, 1, 2) * limit
         aim = rng.uniform(-1, 1, 2) * limit * 0.6
@@ -98,7 +129,11 @@ def _viewpoint(rng: Rng, limit: NDArray[np.float64], people: NDArray[np.float64]
             if distance is not None:
                 d = rng.uniform(*distance)
             else:
-                d = rng.uniform(0.85, 1.6) if rng.random() < 0.14 else np.exp(rng.uniform(np.log(1.5), np.log(7.0)))
+                d = (
+                    rng.uniform(0.85, 1.6)
+                    if rng.random() < 0.14
+                    else np.exp(rng.uniform(np.log(1.5), np.log(7.0)))
+                )
             bearing = rng.uniform(0, 2 * np.pi)
             candidate = aim + d * np.array([np.cos(bearing), np.sin(bearing)])
         else:
@@ -113,8 +148,19 @@ def _viewpoint(rng: Rng, limit: NDArray[np.float64], people: NDArray[np.float64]
     return best, aim
 
 
-def _moves(rng: Rng, kind: str, t: NDArray[np.float64], start: NDArray[np.float64], height: float, yaw: float, pitch: float,
-           roll: float, aim: NDArray[np.float64], people: NDArray[np.float64], target: int) -> tuple[NDArray[np.float64], ...]:
+def _moves(
+    rng: Rng,
+    kind: str,
+    t: NDArray[np.float64],
+    start: NDArray[np.float64],
+    height: float,
+    yaw: float,
+    pitch: float,
+    roll: float,
+    aim: NDArray[np.float64],
+    people: NDArray[np.float64],
+    target: int,
+) -> tuple[NDArray[np.float64], ...]:
     def sines(amplitude: float, low_hz: float, high_hz: float) -> NDArray[np.float64]:
         total = np.zeros_like(t)
         for _ in range(2):
@@ -131,9 +177,15 @@ def _moves(rng: Rng, kind: str, t: NDArray[np.float64], start: NDArray[np.float6
         positions[:, 0] += stride * np.cos(direction) + sines(0.04 * shake, 0.2, 0.9)
         positions[:, 1] += stride * np.sin(direction) + sines(0.04 * shake, 0.2, 0.9)
         positions[:, 2] += sines(0.03 * shake, 0.3, 1.8)
-        yaws, pitches, rolls = yaws + sines(0.05 * shake, 0.1, 0.7), pitches + sines(0.04 * shake, 0.1, 0.8), rolls + sines(0.02 * shake, 0.1, 0.8)
+        yaws, pitches, rolls = (
+            yaws + sines(0.05 * shake, 0.1, 0.7),
+            pitches + sines(0.04 * shake, 0.1, 0.8),
+            rolls + sines(0.02 * shake, 0.1, 0.8),
+        )
         if target >= 0 and rng.random() < 0.5:  # follows a person
-            bearing = np.unwrap(np.arctan2(people[target, :, 1] - positions[:, 1], people[target, :, 0] - positions[:, 0]))
+            bearing = np.unwrap(
+                np.arctan2(people[target, :, 1] - positions[:, 1], people[target, :, 0] - positions[:, 0])
+            )
             yaws = yaws + 0.8 * (bearing - bearing[0])
     elif kind == "robot":
         speed, rate = rng.uniform(-0.3, 0.9), rng.normal(0, 0.25)
@@ -148,7 +200,9 @@ def _moves(rng: Rng, kind: str, t: NDArray[np.float64], start: NDArray[np.float6
         yaws = yaws + turn
         pitches = pitches + sines(0.004, 1.0, 4.0)
     elif kind == "pan":
-        yaws = yaws + rng.uniform(0.15, 0.6) * np.sin(2 * np.pi * rng.uniform(0.05, 0.2) * t + rng.uniform(0, 6))
+        yaws = yaws + rng.uniform(0.15, 0.6) * np.sin(
+            2 * np.pi * rng.uniform(0.05, 0.2) * t + rng.uniform(0, 6)
+        )
         pitches = pitches + sines(0.03, 0.05, 0.2)
     elif kind == "orbit":
         radius = start - aim

@@ -58,7 +58,9 @@ class ClipShard(Mapping[str, NDArray]):
             try:
                 self._arrays[name] = np.load(self.path / f"{name}.npy", mmap_mode="r")
             except (OSError, ValueError) as error:
-                raise SourceError(f"shard {self.path}: field '{name}' cannot be read ({error}); make it again") from error
+                raise SourceError(
+                    f"shard {self.path}: field '{name}' cannot be read ({error}); make it again"
+                ) from error
         return self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -95,11 +97,11 @@ def render_clip(seed: int, clip: int, frames: int, config: WorldConfig) -> dict[
     world_seed = clip_seed(seed, clip)
     spacing = float(np.random.default_rng(world_seed).uniform(*FRAME_SPACING_S))
     world = SyntheticWorld(world_seed, dataclasses.replace(config, num_frames=frames, fps=1.0 / spacing))
-    sizes = {"h": config.height, "w": config.width, "P": MAX_PEOPLE}
+    sizes: dict[int | str, int] = {"h": config.height, "w": config.width, "P": MAX_PEOPLE}
     out = {}
     for name, (dtype, shape) in FIELDS.items():
         lead = () if name == "K" else (frames,)
-        out[name] = np.zeros((*lead, *(sizes.get(s, s) for s in shape)), dtype)
+        out[name] = np.zeros((*lead, *(sizes[s] if isinstance(s, str) else s for s in shape)), dtype)
     out["K"][:] = world.camera.K
     out["person_id"][:] = -1
     for t in range(frames):
@@ -129,9 +131,18 @@ def write_shard(path: Path, seed: int, clips: range, frames: int, config: WorldC
         rendered = [render_clip(seed, clip, frames, config) for clip in clips]
         for name in FIELDS:
             np.save(partial / f"{name}.npy", np.stack([clip[name] for clip in rendered]))
-        (partial / "shard.json").write_text(json.dumps(
-            {"seed": seed, "first_clip": clips.start, "clips": len(clips), "frames_per_clip": frames,
-             "width": config.width, "height": config.height}))
+        (partial / "shard.json").write_text(
+            json.dumps(
+                {
+                    "seed": seed,
+                    "first_clip": clips.start,
+                    "clips": len(clips),
+                    "frames_per_clip": frames,
+                    "width": config.width,
+                    "height": config.height,
+                }
+            )
+        )
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
     finally:
@@ -155,9 +166,15 @@ def _write_job(job: tuple[Path, int, range, int, WorldConfig]) -> tuple[int, flo
     return len(job[2]) * job[3], time.process_time() - start
 
 
-def write_shards(folder: str | Path, seed: int, clips: int, frames_per_clip: int = 4,
-                 config: WorldConfig | None = None, workers: int = 1,
-                 on_progress: Callable[[int], None] | None = None) -> WriteReport:
+def write_shards(
+    folder: str | Path,
+    seed: int,
+    clips: int,
+    frames_per_clip: int = 4,
+    config: WorldConfig | None = None,
+    workers: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+) -> WriteReport:
     """Render `clips` clips into shards; shards that exist already are kept, so an interrupted call resumes.
 
     Args:
@@ -173,7 +190,9 @@ def write_shards(folder: str | Path, seed: int, clips: int, frames_per_clip: int
         ConfigError: A count is not positive.
     """
     if clips < 1 or frames_per_clip < 1 or workers < 1:
-        raise ConfigError(f"clips = {clips}, frames = {frames_per_clip}, workers = {workers}: all must be positive")
+        raise ConfigError(
+            f"clips = {clips}, frames = {frames_per_clip}, workers = {workers}: all must be positive"
+        )
     config, folder = config or WorldConfig(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     jobs, skipped = [], 0
@@ -205,7 +224,9 @@ def write_shards(folder: str | Path, seed: int, clips: int, frames_per_clip: int
     return WriteReport(frames, len(jobs), skipped, time.monotonic() - start, cpu_s)
 
 
-def _gather(results: Iterator[tuple[int, float]], on_progress: Callable[[int], None] | None) -> tuple[int, float]:
+def _gather(
+    results: Iterator[tuple[int, float]], on_progress: Callable[[int], None] | None
+) -> tuple[int, float]:
     frames, cpu_s = 0, 0.0
     for count, seconds in results:
         frames += count

@@ -28,8 +28,7 @@ class CameraEffects:
         self._seed = int(rng.integers(2**31))
         self._size = (width, height)
         self.strength = strength
-        # Target brightness instead of a random gain: keeps dark rooms from becoming black pictures.
-        self._target = float(rng.uniform(0.28, 0.58))
+        self._target = float(rng.uniform(0.32, 0.6))
         self._gamma = float(np.exp(rng.normal(0, 0.18)))
         self._balance = np.exp(rng.normal(0, 0.07, 3))
         self._gain: float | None = None
@@ -45,6 +44,16 @@ class CameraEffects:
             y, x = np.mgrid[0:height, 0:width].astype(np.float32)
             r2 = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2
             self._vignette = (1 - float(rng.uniform(0.1, 0.5)) * r2)[..., None].astype(np.float32)
+
+    @property
+    def metered(self) -> bool:
+        """The exposure has been set."""
+        return self._gain is not None
+
+    def meter(self, image: Image) -> None:
+        """Set the exposure by a rendered picture and lock it, like most robot cameras."""
+        # A target instead of a random gain keeps dark rooms from becoming black pictures.
+        self._gain = float(np.clip(self._target * 255 / max(float(image.mean()), 8.0), 0.5, 3.0))
 
     def apply(self, image: Image, frame: int, drift_px_s: tuple[float, float]) -> Image:
         """The picture as the camera delivers it.
@@ -62,7 +71,9 @@ class CameraEffects:
         if self._blur_px > 0.3:
             image = cv2.GaussianBlur(image, (0, 0), self._blur_px)
         if self._sharpen:
-            image = cv2.addWeighted(image, 1 + self._sharpen, cv2.GaussianBlur(image, (0, 0), 1.0), -self._sharpen, 0)
+            image = cv2.addWeighted(
+                image, 1 + self._sharpen, cv2.GaussianBlur(image, (0, 0), 1.0), -self._sharpen, 0
+            )
         image = self._expose(image)
         if self._saturation != 1.0:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -79,11 +90,11 @@ class CameraEffects:
         return image
 
     def _expose(self, image: Image) -> Image:
-        if self._gain is None:  # metered on the first frame, then locked, like most robot cameras
-            self._gain = self._target * 255 / max(float(image.mean()), 8.0)
-            self._gain = float(np.clip(self._gain, 0.5, 3.0))
         levels = np.arange(256) / 255.0
-        tables = [np.clip(255 * np.clip(levels * self._gain * b, 0, 1) ** self._gamma, 0, 255) for b in self._balance]
+        tables = [
+            np.clip(255 * np.clip(levels * (self._gain or 1.0) * b, 0, 1) ** self._gamma, 0, 255)
+            for b in self._balance
+        ]
         return cv2.LUT(image, np.stack(tables, 1).astype(np.uint8)[None])
 
     def _noise_at(self, frame: int) -> NDArray[np.float32]:
@@ -100,6 +111,12 @@ class CameraEffects:
         kernel = np.zeros((size, size), np.float32)
         unit = np.array(direction) / np.hypot(*direction) * length / 2
         middle = size // 2
-        cv2.line(kernel, (round(middle - unit[0]), round(middle - unit[1])),
-                 (round(middle + unit[0]), round(middle + unit[1])), 1.0, 1, cv2.LINE_AA)
+        cv2.line(
+            kernel,
+            (round(middle - unit[0]), round(middle - unit[1])),
+            (round(middle + unit[0]), round(middle + unit[1])),
+            1.0,
+            1,
+            cv2.LINE_AA,
+        )
         return cv2.filter2D(image, -1, kernel / max(kernel.sum(), 1e-6), borderType=cv2.BORDER_REPLICATE)

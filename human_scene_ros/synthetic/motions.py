@@ -56,7 +56,9 @@ def rotation_matrices(angles: Angles) -> NDArray[np.float64]:
     return R
 
 
-def _sway(rng: np.random.Generator, t: Times, amplitude: float, low_hz: float = 0.1, high_hz: float = 0.5) -> Times:
+def _sway(
+    rng: np.random.Generator, t: Times, amplitude: float, low_hz: float = 0.1, high_hz: float = 0.5
+) -> Times:
     return amplitude * np.sin(2 * np.pi * rng.uniform(low_hz, high_hz) * t + rng.uniform(0, 2 * np.pi))
 
 
@@ -102,8 +104,10 @@ def _arms_down(rng: np.random.Generator, a: Angles) -> None:
 
 def _arm_style(rng: np.random.Generator, a: Angles) -> None:
     """What idle arms do: hang, on the hips, crossed in front, phone at the ear, reading, behind the back."""
-    style = rng.choice(["hang", "hips", "front", "ear", "read", "one", "overhead"],
-                       p=[0.5, 0.08, 0.12, 0.08, 0.1, 0.07, 0.05])
+    style = rng.choice(
+        ["hang", "hips", "front", "ear", "read", "one", "overhead"],
+        p=[0.5, 0.08, 0.12, 0.08, 0.1, 0.07, 0.05],
+    )
     if style in ("hang", "one"):
         _arms_down(rng, a)
         if style == "one":  # one forearm lifted
@@ -305,13 +309,20 @@ def _random_limbs(rng: np.random.Generator) -> Angles:
     """(1, 55, 3): one pose with limbs anywhere within rough joint limits."""
     a = np.zeros((1, 55, 3))
     for side, s in ((0, 1), (1, -1)):
-        a[:, (L_SHOULDER, R_SHOULDER)[side]] = (rng.uniform(-2.4, 0.7), s * rng.uniform(-0.9, 0.6),
-                                                s * rng.uniform(-1.35, 0.9))
+        a[:, (L_SHOULDER, R_SHOULDER)[side]] = (
+            rng.uniform(-2.4, 0.7),
+            s * rng.uniform(-0.9, 0.6),
+            s * rng.uniform(-1.35, 0.9),
+        )
         a[:, (L_ELBOW, R_ELBOW)[side]] = (rng.uniform(-0.8, 0.8), -s * rng.uniform(0, 2.3), 0.0)
         a[:, (L_WRIST, R_WRIST)[side]] = rng.uniform(-0.5, 0.5, 3)
         hip = rng.uniform(-0.3, 0.6) if rng.random() < 0.7 else rng.uniform(0.3, 1.7)
         a[:, (L_HIP, R_HIP)[side]] = (-hip, s * rng.uniform(-0.2, 0.5), s * rng.uniform(-0.1, 0.5))
-        a[:, (L_KNEE, R_KNEE)[side]] = (rng.uniform(0, 0.5) if rng.random() < 0.7 else rng.uniform(0.3, 2.0), 0, 0)
+        a[:, (L_KNEE, R_KNEE)[side]] = (
+            rng.uniform(0, 0.5) if rng.random() < 0.7 else rng.uniform(0.3, 2.0),
+            0,
+            0,
+        )
     a[:, [SPINE1, SPINE2, SPINE3]] = rng.normal(0, (0.12, 0.12, 0.08), (3, 3))
     a[:, PELVIS] = rng.normal(0, (0.12, 0.0, 0.08), 3)
     a[:, [NECK, HEAD]] = rng.normal(0, (0.15, 0.3, 0.1), (2, 3))
@@ -333,8 +344,17 @@ def free(rng: np.random.Generator) -> Motion:
 
 
 _KINDS: tuple[tuple[Callable[[np.random.Generator], Motion], float], ...] = (
-    (walk, 0.26), (stand, 0.13), (turn, 0.05), (sit, 0.12), (reach, 0.06), (wave, 0.05), (bend, 0.05), (carry, 0.04),
-    (lie, 0.01), (free, 0.23))
+    (walk, 0.26),
+    (stand, 0.13),
+    (turn, 0.05),
+    (sit, 0.12),
+    (reach, 0.06),
+    (wave, 0.05),
+    (bend, 0.05),
+    (carry, 0.04),
+    (lie, 0.01),
+    (free, 0.23),
+)
 
 
 def sample(rng: np.random.Generator, free_fraction: float | None = None) -> Motion:

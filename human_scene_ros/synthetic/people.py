@@ -16,7 +16,7 @@ from scipy import sparse
 
 from human_scene_ros.body.model import BodyModel, body_mesh, load_body_model
 from human_scene_ros.synthetic.motions import HEAD, L_HIP, L_WRIST, PELVIS, R_HIP, R_WRIST, SPINE2, SPINE3
-from human_scene_ros.synthetic.places import pick_layer, random_colors
+from human_scene_ros.synthetic.palette import pick_layer, random_colors
 from human_scene_ros.synthetic.shapes import (
     KIND_PERSON,
     MATERIAL_TEXELS,
@@ -32,11 +32,29 @@ Rng = np.random.Generator
 # Builder solids stand along z; people stand along y.
 _ROT_BODY_BUILDER = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
-# (a, b) per tone, dark to light; a person's skin is a random mixture with a little noise.
-_SKIN_TONES = np.array([[0.20, 0.12, 0.08], [0.36, 0.22, 0.14], [0.55, 0.36, 0.25], [0.72, 0.52, 0.38],
-                        [0.85, 0.66, 0.52], [0.95, 0.80, 0.69]])
-_HAIR_TONES = np.array([[0.03, 0.03, 0.03], [0.10, 0.07, 0.05], [0.25, 0.15, 0.08], [0.45, 0.30, 0.15],
-                        [0.70, 0.55, 0.30], [0.55, 0.53, 0.50], [0.85, 0.84, 0.82], [0.40, 0.15, 0.06]])
+# RGB from dark to light; a person's skin lies between two neighbours, with a little noise.
+_SKIN_TONES = np.array(
+    [
+        [0.20, 0.12, 0.08],
+        [0.36, 0.22, 0.14],
+        [0.55, 0.36, 0.25],
+        [0.72, 0.52, 0.38],
+        [0.85, 0.66, 0.52],
+        [0.95, 0.80, 0.69],
+    ]
+)
+_HAIR_TONES = np.array(
+    [
+        [0.03, 0.03, 0.03],
+        [0.10, 0.07, 0.05],
+        [0.25, 0.15, 0.08],
+        [0.45, 0.30, 0.15],
+        [0.70, 0.55, 0.30],
+        [0.55, 0.53, 0.50],
+        [0.85, 0.84, 0.82],
+        [0.40, 0.15, 0.06],
+    ]
+)
 
 
 @functools.cache
@@ -66,7 +84,7 @@ def template(lod: int) -> _Template:
     for k in range(3):
         np.add.at(normals, mesh.faces[:, k], face_normals)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-    directions = np.ascontiguousarray(mesh.directions[:, :model.num_betas])
+    directions = np.ascontiguousarray(mesh.directions[:, : model.num_betas])
     return _Template(points, normals, mesh.faces.astype(np.int32), directions, mesh.skin)
 
 
@@ -136,20 +154,31 @@ def _outfit(rng: Rng, bald: bool, long_hair: bool) -> _Outfit:
     sleeve = rng.choice([0.21, 0.33, 0.45, 0.66], p=[0.1, 0.35, 0.1, 0.45])
     cuff = rng.choice([-0.83, -0.62, -0.38, -0.2], p=[0.68, 0.08, 0.18, 0.06])
     return _Outfit(
-        sleeve_x=float(sleeve + rng.uniform(-0.03, 0.02)), cuff_y=float(cuff + rng.uniform(-0.05, 0.03)),
-        belt_y=float(rng.uniform(-0.12, 0.1)), collar_y=float(rng.uniform(0.48, 0.55)), head_x=0.13,
+        sleeve_x=float(sleeve + rng.uniform(-0.03, 0.02)),
+        cuff_y=float(cuff + rng.uniform(-0.05, 0.03)),
+        belt_y=float(rng.uniform(-0.12, 0.1)),
+        collar_y=float(rng.uniform(0.48, 0.55)),
+        head_x=0.13,
         hair_front_y=9.0 if bald else float(rng.uniform(0.73, 0.765)),
         hair_back_y=9.0 if bald else float(rng.uniform(0.56, 0.60) if long_hair else rng.uniform(0.60, 0.68)),
-        hair_z=float(rng.uniform(0.02, 0.06)), shoe_y=float(rng.uniform(-0.9, -0.85) if rng.random() < 0.8 else -0.72),
-        sock_y=float(rng.choice([-0.86, -0.75, -0.55])))
+        hair_z=float(rng.uniform(0.02, 0.06)),
+        shoe_y=float(rng.uniform(-0.9, -0.85) if rng.random() < 0.8 else -0.72),
+        sock_y=float(rng.choice([-0.86, -0.75, -0.55])),
+    )
 
 
 def _material(rng: Rng, table: MaterialTable, o: _Outfit, skin: Array, hair: Array) -> int:
     row = np.zeros((MATERIAL_TEXELS, 4), np.float32)
     cloth = ("plain", "plain", "fabric", "stripes", "noise", "organic", "text")
-    mood = ("any", "any", "dark", "pale", "vivid")
-    shirt = random_colors(rng, 3, str(rng.choice(mood)))
-    trousers = random_colors(rng, 3, str(rng.choice(mood)))
+    shirt = random_colors(
+        rng, 3, str(rng.choice(["any", "any", "dark", "pale", "vivid", "neutral", "denim"]))
+    )
+    trousers = random_colors(
+        rng, 3, str(rng.choice(["any", "dark", "dark", "denim", "denim", "neutral", "wood", "pale"]))
+    )
+    for colors in (shirt, trousers):  # half of all clothes are nearly of one colour
+        if rng.random() < 0.5:
+            colors[1:] = colors[0] + rng.uniform(0.05, 0.4) * (colors[1:] - colors[0])
     if rng.random() < 0.12:  # overall: one cloth for all
         trousers = shirt
     eye = open_body().joint_template[23]
@@ -165,7 +194,12 @@ def _material(rng: Rng, table: MaterialTable, o: _Outfit, skin: Array, hair: Arr
     row[9] = o.hair_back_y, o.hair_z, 0.69, float(rng.random() < 0.06)
     row[10] = *random_colors(rng, 1)[0], o.sock_y
     row[11] = abs(eye[0]), eye[1], eye[2] - 0.03, rng.uniform(0.6, 1.0)
-    row[12] = eye[1] - 0.075, rng.uniform(0.4, 1.0) if rng.random() < 0.25 else 0.0, rng.uniform(0.2, 0.9), float(rng.random() < 0.2)
+    row[12] = (
+        eye[1] - 0.075,
+        rng.uniform(0.4, 1.0) if rng.random() < 0.25 else 0.0,
+        rng.uniform(0.2, 0.9),
+        float(rng.random() < 0.2),
+    )
     row[13] = *trousers[2], rng.uniform(0.2, 0.6)
     row[14] = 0.0, o.head_x, 0.0, pick_layer(rng, "organic")
     row[15, :3] = random_colors(rng, 1, str(rng.choice(["dark", "vivid", "pale"])))[0]
@@ -197,35 +231,53 @@ class _Extras:
 
     def __init__(self, rest_joints: Array, scale: float) -> None:
         self.joints, self.scale = rest_joints, scale
-        self._parts: list[tuple[MeshBuilder, dict[int, float]]] = []
-        self.rings: list[tuple[Array, Array, NDArray[np.int32], Array]] = []
+        self._parts: list[tuple[MeshBuilder, int]] = []
+        self._cloths: list[tuple[Mesh, Array]] = []
 
     def part(self, joint: int) -> MeshBuilder:
         """A builder whose solids move with the joint."""
         builder = MeshBuilder()
-        self._parts.append((builder, {joint: 1.0}))
+        self._parts.append((builder, joint))
         return builder
 
-    def put(self, builder: MeshBuilder, name: str, joint: int, offset: tuple[float, float, float],
-            size: tuple[float, ...] | NDArray[np.floating], material: int,
-            rotation: NDArray[np.floating] | None = None) -> None:
+    def put(
+        self,
+        builder: MeshBuilder,
+        name: str,
+        joint: int,
+        offset: tuple[float, float, float],
+        size: tuple[float, ...] | NDArray[np.floating],
+        material: int,
+        rotation: NDArray[np.floating] | None = None,
+    ) -> None:
         """Add a solid at `offset` (x left, y up, z front) from the joint; size is (x, z, y): solids stand along y."""
         R = _ROT_BODY_BUILDER if rotation is None else rotation @ _ROT_BODY_BUILDER
-        builder.add(name, self.joints[joint] + self.scale * np.asarray(offset), self.scale * np.asarray(size), material, rotation=R)
+        builder.add(
+            name,
+            self.joints[joint] + self.scale * np.asarray(offset),
+            self.scale * np.asarray(size),
+            material,
+            rotation=R,
+        )
 
-    def meshes(self) -> list[tuple[Mesh, NDArray[np.float32]]]:
+    def add_cloth(self, mesh: Mesh, weights: Array) -> None:
+        """Add a mesh with (V, 55) weights of its own."""
+        self._cloths.append((mesh, weights))
+
+    def meshes(self) -> list[tuple[Mesh, Array]]:
         """Meshes with their (V, 55) weights."""
-        out = []
-        for builder, weights in self._parts:
+        out = list(self._cloths)
+        for builder, joint in self._parts:
             mesh = builder.build()
-            dense = np.zeros((len(mesh.vertices), 55), np.float32)
-            for joint, w in weights.items():
-                dense[:, joint] = w
-            out.append((mesh, dense))
+            weights = np.zeros((len(mesh.vertices), 55), np.float32)
+            weights[:, joint] = 1.0
+            out.append((mesh, weights))
         return out
 
 
-def _hair_and_hat(rng: Rng, table: MaterialTable, extras: _Extras, hair: Array, bald: bool, long_hair: bool) -> None:
+def _hair_and_hat(
+    rng: Rng, table: MaterialTable, extras: _Extras, hair: Array, bald: bool, long_hair: bool
+) -> None:
     layer = pick_layer(rng, "organic")
     colors = np.stack([hair * 0.7, hair, np.minimum(hair * 1.4, 1)])
     material = table.surface(colors, layer, (4.0, 1.0), gloss=0.1)
@@ -234,7 +286,9 @@ def _hair_and_hat(rng: Rng, table: MaterialTable, extras: _Extras, hair: Array, 
         length = rng.uniform(0.15, 0.4)
         style = rng.choice(["open", "tail", "bun"])
         if style == "open":
-            extras.put(b, "sphere", HEAD, (0, 0.09 - length / 2, -0.05), (0.19, 0.12, length + 0.12), material)
+            extras.put(
+                b, "sphere", HEAD, (0, 0.09 - length / 2, -0.05), (0.19, 0.12, length + 0.12), material
+            )
         elif style == "tail":
             extras.put(b, "sphere", HEAD, (0, 0.06 - length / 2, -0.12), (0.06, 0.06, length), material)
         else:
@@ -244,11 +298,15 @@ def _hair_and_hat(rng: Rng, table: MaterialTable, extras: _Extras, hair: Array, 
         s = rng.uniform(0.24, 0.34)
         extras.put(b, "sphere", HEAD, (0, 0.1, -0.05), (s, s, s * 0.9), material)
     if rng.random() < 0.2:
-        hat = table.surface(random_colors(rng, 3), pick_layer(rng, "plain", "fabric", "noise", "stripes"), (3.0, 3.0))
+        hat = table.surface(
+            random_colors(rng, 3), pick_layer(rng, "plain", "fabric", "noise", "stripes"), (3.0, 3.0)
+        )
         b = extras.part(HEAD)
         kind = rng.choice(["cap", "beanie", "brim", "helmet", "hood"])
         if kind in ("cap", "beanie", "brim"):
-            extras.put(b, "dome", HEAD, (0, 0.115, -0.015), (0.2, 0.24, 0.13 if kind != "beanie" else 0.17), hat)
+            extras.put(
+                b, "dome", HEAD, (0, 0.115, -0.015), (0.2, 0.24, 0.13 if kind != "beanie" else 0.17), hat
+            )
         if kind == "cap":
             extras.put(b, "box", HEAD, (0, 0.065, 0.12), (0.15, 0.12, 0.015), hat)
         elif kind == "brim":
@@ -259,7 +317,9 @@ def _hair_and_hat(rng: Rng, table: MaterialTable, extras: _Extras, hair: Array, 
             extras.put(b, "sphere", HEAD, (0, 0.04, -0.05), (0.24, 0.2, 0.3), hat)
 
 
-def _skirt(rng: Rng, extras: _Extras, material: int, bottom_y: float, top_y: float, points: Array, rest: Array) -> None:
+def _skirt(
+    rng: Rng, extras: _Extras, material: int, bottom_y: float, top_y: float, points: Array, rest: Array
+) -> None:
     """A cone of cloth from the belt to `bottom_y` (template coordinates) that follows both thighs."""
     segments, rows = 16, 6
     angles = np.linspace(0, 2 * np.pi, segments, endpoint=False)
@@ -291,7 +351,7 @@ def _skirt(rng: Rng, extras: _Extras, material: int, bottom_y: float, top_y: flo
     c, d = a + segments, b + segments
     outside = np.concatenate([np.column_stack([a, b, c]), np.column_stack([b, d, c])])
     faces = np.concatenate([outside, outside[:, ::-1]]).astype(np.int32)  # seen from below too
-    extras.rings.append((vertices, weights, faces, np.zeros(0, np.float32)))
+    extras.add_cloth(Mesh(vertices, faces), weights)
 
 
 def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: str) -> DressedPerson:
@@ -308,7 +368,9 @@ def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: 
     t = rng.uniform(0, len(_SKIN_TONES) - 1.001)
     skin = _SKIN_TONES[int(t)] * (1 - t % 1) + _SKIN_TONES[int(t) + 1] * (t % 1)
     skin = np.clip(skin * rng.normal(1, 0.04, 3), 0, 1).astype(np.float32)
-    hair = np.clip(_HAIR_TONES[rng.integers(len(_HAIR_TONES))] * rng.normal(1, 0.1, 3), 0, 1).astype(np.float32)
+    hair = np.clip(_HAIR_TONES[rng.integers(len(_HAIR_TONES))] * rng.normal(1, 0.1, 3), 0, 1).astype(
+        np.float32
+    )
     if rng.random() < 0.06:
         hair = random_colors(rng, 1, "vivid")[0]
     bald, long_hair = rng.random() < 0.08, rng.random() < 0.4
@@ -322,13 +384,24 @@ def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: 
     body_rows[:, 6:9], body_rows[:, 9] = base.points, material
     extras = _Extras(rest_joints, scale)
     _hair_and_hat(rng, table, extras, hair, bald, long_hair)
-    cloth = table.surface(random_colors(rng, 3), pick_layer(rng, "plain", "plain", "fabric", "stripes", "noise"),
-                          (2.0, 2.0), contrast=0.4)
+    cloth = table.surface(
+        random_colors(rng, 3),
+        pick_layer(rng, "plain", "plain", "fabric", "stripes", "noise"),
+        (2.0, 2.0),
+        contrast=0.4,
+    )
     if motion_name not in ("lie",) and rng.random() < 0.16:
         _skirt(rng, extras, cloth, float(rng.uniform(-0.6, -0.2)), outfit.belt_y + 0.04, points, base.points)
     if rng.random() < 0.1:  # backpack
         b = extras.part(SPINE3)
-        extras.put(b, "box", SPINE3, (0, 0.0, -0.2), (rng.uniform(0.25, 0.35), rng.uniform(0.1, 0.2), rng.uniform(0.35, 0.5)), cloth)
+        extras.put(
+            b,
+            "box",
+            SPINE3,
+            (0, 0.0, -0.2),
+            (rng.uniform(0.25, 0.35), rng.uniform(0.1, 0.2), rng.uniform(0.35, 0.5)),
+            cloth,
+        )
     if rng.random() < 0.08:  # bag at the hip
         b = extras.part(PELVIS)
         extras.put(b, "box", PELVIS, (rng.choice([-1, 1]) * 0.25, -0.05, 0.0), (0.1, 0.3, 0.25), cloth)
@@ -336,16 +409,34 @@ def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: 
         side = rng.choice([L_WRIST, R_WRIST])
         b = extras.part(int(side))
         s = 1 if side == L_WRIST else -1
-        extras.put(b, str(rng.choice(["box", "cylinder", "sphere"])), int(side), (s * 0.12, -0.04, 0.03),
-                   rng.uniform(0.05, 0.25, 3), cloth)
+        extras.put(
+            b,
+            str(rng.choice(["box", "cylinder", "sphere"])),
+            int(side),
+            (s * 0.12, -0.04, 0.03),
+            rng.uniform(0.05, 0.25, 3),
+            cloth,
+        )
     if motion_name == "carry":
         b = extras.part(SPINE2)
-        extras.put(b, "box", SPINE2, (0, 0.05, 0.38), (rng.uniform(0.25, 0.45), rng.uniform(0.2, 0.35), rng.uniform(0.15, 0.35)), cloth)
+        extras.put(
+            b,
+            "box",
+            SPINE2,
+            (0, 0.05, 0.38),
+            (rng.uniform(0.25, 0.45), rng.uniform(0.2, 0.35), rng.uniform(0.15, 0.35)),
+            cloth,
+        )
 
-    rows, weights, faces, all_points, all_normals = [body_rows], [base.weights], [base.faces], [points], [base.normals]
+    rows, weights, faces, all_points, all_normals = (
+        [body_rows],
+        [base.weights],
+        [base.faces],
+        [points],
+        [base.normals],
+    )
     count = n
-    meshes = extras.meshes() + [(Mesh(v, f), w) for v, w, f, _ in extras.rings]
-    for mesh, w in meshes:
+    for mesh, w in extras.meshes():
         rows.append(mesh.vertices)
         weights.append(sparse.csr_array(w))
         faces.append(mesh.faces + count)
@@ -356,6 +447,14 @@ def dress(rng: Rng, table: MaterialTable, instance: int, lod: int, motion_name: 
     fixed[:, 10] = instance
     head = np.flatnonzero((base.points[:, 1] > 0.6) & (np.abs(base.points[:, 0]) < 0.13))
     return DressedPerson(
-        betas, rest_joints.astype(np.float32), np.concatenate(all_points).astype(np.float32),
-        np.concatenate(all_normals).astype(np.float32), sparse.csr_array(sparse.vstack(weights)).astype(np.float32), n,
-        fixed, np.concatenate(faces).astype(np.int32), head, height)
+        betas,
+        rest_joints.astype(np.float32),
+        np.concatenate(all_points).astype(np.float32),
+        np.concatenate(all_normals).astype(np.float32),
+        sparse.csr_array(sparse.vstack(weights)).astype(np.float32),
+        n,
+        fixed,
+        np.concatenate(faces).astype(np.int32),
+        head,
+        height,
+    )

@@ -7,6 +7,7 @@ are never blended. Framebuffer rows are image rows, so nothing is flipped on rea
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,7 @@ def clip_from_camera(camera: PinholeCamera) -> NDArray[np.float32]:
 
 
 class GlRenderer:
-    """Draws `Drawing`s at one image size. Owns an OpenGL context; use it from the thread that made it.
+    """Draws `Drawing`s at one image size. Owns an OpenGL context; any thread may call it, one at a time.
 
     Raises:
         Exception: Whatever moderngl raises when no context can be made (see `renderer.make_renderer`).
@@ -210,6 +211,7 @@ class GlRenderer:
     def __init__(self, width: int, height: int, smooth: bool = True) -> None:
         import moderngl
 
+        self._lock = threading.Lock()
         self._context = context = moderngl.create_context(standalone=True, backend="egl", require=330)
         self.device = str(context.info["GL_RENDERER"])
         size = (width, height)
@@ -221,15 +223,19 @@ class GlRenderer:
         self._label_program: Any = None
         samples = min(4, context.max_samples) if smooth else 0
         if samples:
-            self._picture = context.framebuffer([context.renderbuffer(size, 4, samples=samples)],
-                                                context.depth_renderbuffer(size, samples=samples))
+            self._picture = context.framebuffer(
+                [context.renderbuffer(size, 4, samples=samples)],
+                context.depth_renderbuffer(size, samples=samples),
+            )
             self._resolved = context.framebuffer([self._color])
             self._label_program = context.program(vertex_shader=_VERTEX_SHADER, fragment_shader=_LABEL_SHADER)
             self._label_program["materials"].value = 1
         else:
             self._picture = self._resolved = context.framebuffer([self._color, self._label], depth)
         layers = textures.library()[0]
-        self._patterns = context.texture_array((textures.SIZE, textures.SIZE, len(layers)), 4, layers.tobytes())
+        self._patterns = context.texture_array(
+            (textures.SIZE, textures.SIZE, len(layers)), 4, layers.tobytes()
+        )
         self._patterns.build_mipmaps()
         self._patterns.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
         self._patterns.use(0)
@@ -245,9 +251,17 @@ class GlRenderer:
         self._material_source: Any = None
         self._material_texture: Any = None
 
-    def render(self, drawing: Drawing, camera: PinholeCamera
-               ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    def render(
+        self, drawing: Drawing, camera: PinholeCamera
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         """RGB (H, W, 3) uint8, depth (H, W) float32 metres along z (0 = sky), instance (H, W) uint8."""
+        # Contexts of other sizes may have been used since, or another thread is calling: make this one current.
+        with self._lock, self._context:
+            return self._render(drawing, camera)
+
+    def _render(
+        self, drawing: Drawing, camera: PinholeCamera
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         self._upload(drawing)
         self._set_lights(drawing)
         R, t = drawing.T_camera_world[:3, :3], drawing.T_camera_world[:3, 3]
@@ -269,8 +283,14 @@ class GlRenderer:
             self._draw(self._label_program)
         height, width = camera.height, camera.width
         color = np.frombuffer(self._resolved.read(components=3, attachment=0, alignment=1), np.uint8)
-        label = np.frombuffer(self._labels.read(components=2, dtype="f4"), np.float32).reshape(height, width, 2)
-        return (color.reshape(height, width, 3), np.ascontiguousarray(label[..., 0]), label[..., 1].astype(np.uint8))
+        label = np.frombuffer(self._labels.read(components=2, dtype="f4"), np.float32).reshape(
+            height, width, 2
+        )
+        return (
+            color.reshape(height, width, 3),
+            np.ascontiguousarray(label[..., 0]),
+            label[..., 1].astype(np.uint8),
+        )
 
     def _draw(self, program: Any) -> None:
         self._people.draw(program)
@@ -294,7 +314,8 @@ class GlRenderer:
             if self._material_texture is not None:
                 self._material_texture.release()
             self._material_texture = self._context.texture(
-                (MATERIAL_TEXELS, len(drawing.materials)), 4, drawing.materials.tobytes(), dtype="f4")
+                (MATERIAL_TEXELS, len(drawing.materials)), 4, drawing.materials.tobytes(), dtype="f4"
+            )
             self._material_texture.filter = (0x2600, 0x2600)  # GL_NEAREST
             self._material_source = drawing.materials
         self._material_texture.use(1)
@@ -305,7 +326,8 @@ class GlRenderer:
         vertices = np.concatenate([mesh.vertices for mesh in drawing.people])
         faces = [mesh.faces for mesh in drawing.people]
         same = len(faces) == len(self._people_faces) and all(
-            a is b for a, b in zip(faces, self._people_faces, strict=True))
+            a is b for a, b in zip(faces, self._people_faces, strict=True)
+        )
         if same:
             self._people.write(vertices, None)
             return
@@ -363,8 +385,12 @@ class _Buffers:
     def _array(self, program: Any) -> Any:
         # Attributes that a program does not read are skipped as padding.
         used = [name for name in _LAYOUT if name in program]
-        layout = " ".join(kind if name in program else f"{4 * int(kind[0])}x" for name, kind in _LAYOUT.items())
-        return self._context.vertex_array(program, [(self._vertices, layout, *used)], index_buffer=self._indices)
+        layout = " ".join(
+            kind if name in program else f"{4 * int(kind[0])}x" for name, kind in _LAYOUT.items()
+        )
+        return self._context.vertex_array(
+            program, [(self._vertices, layout, *used)], index_buffer=self._indices
+        )
 
     def _fit(self, name: str, size: int) -> bool:
         buffer = getattr(self, name)

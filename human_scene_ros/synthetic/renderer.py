@@ -21,8 +21,9 @@ class Renderer(Protocol):
 
     name: str
 
-    def render(self, drawing: Drawing, camera: PinholeCamera
-               ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    def render(
+        self, drawing: Drawing, camera: PinholeCamera
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
         """RGB (H, W, 3) uint8, depth (H, W) float32 metres along z (0 = sky), instance (H, W) uint8."""
 
 
@@ -50,9 +51,13 @@ def make_renderer(width: int, height: int, smooth: bool = True, choice: str = "a
             return renderer
         except Exception as error:  # whatever the GL stack of this machine throws: the answer is the same
             if choice == "gl":
-                raise ConfigError(f"renderer = 'gl': no OpenGL context can be made ({error}); "
-                                  f"install moderngl, libegl1 and libgl1-mesa-dri, or use 'numpy'") from error
-            _log.warning("no OpenGL context (%s); synthetic worlds are drawn in numpy, about 10 times slower", error)
+                raise ConfigError(
+                    f"renderer = 'gl': no OpenGL context can be made ({error}); "
+                    f"install moderngl, libegl1 and libgl1-mesa-dri, or use 'numpy'"
+                ) from error
+            _log.warning(
+                "no OpenGL context (%s); synthetic worlds are drawn in numpy, about 5 times slower", error
+            )
     from human_scene_ros.synthetic.render_numpy import NumpyRenderer
 
     return NumpyRenderer(width, height, smooth)

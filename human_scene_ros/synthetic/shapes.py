@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ MATERIAL_TEXELS = 16  # RGBA float32 texels of one row of the material table
 KIND_SURFACE, KIND_PERSON, KIND_SKY = 0, 1, 2
 
 Array = NDArray[np.float32]
+Vector = NDArray[np.floating] | tuple[float, ...]
+Rows = list[NDArray[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +93,20 @@ class _Primitive:
     along_v: Array
     faces: NDArray[np.int32]
 
+    @classmethod
+    def of(cls, points: Rows, normals: Rows, along_u: Rows, along_v: Rows, faces: Rows) -> _Primitive:
+        """Join lists of rows."""
+        p, n, u, v = (np.concatenate(x).astype(np.float32).reshape(-1, 3) for x in (points, normals, along_u, along_v))
+        return cls(p, n, u, v, np.concatenate(faces).astype(np.int32).reshape(-1, 3))
+
 
 def _lathe(profile: list[tuple[float, float]], segments: int, smooth: bool) -> _Primitive:
     """Turn the (radius, z) profile, listed from bottom to top, around z."""
-    points, normals, us, vs, faces = [], [], [], [], []
+    points: Rows = []
+    normals: Rows = []
+    us: Rows = []
+    vs: Rows = []
+    faces: Rows = []
     angles = np.linspace(0.0, 2.0 * np.pi, segments + 1)
     ring = np.stack([np.cos(angles), np.sin(angles)], 1)
     profile_normals = []
@@ -125,12 +138,15 @@ def _lathe(profile: list[tuple[float, float]], segments: int, smooth: bool) -> _
             faces.append(np.column_stack([a, a + 1, b]))
         if r1 > 1e-6:
             faces.append(np.column_stack([a + 1, b + 1, b]))
-    return _Primitive(*(np.concatenate(x).astype(np.float32) for x in (points, normals, us, vs)),
-                      np.concatenate(faces).astype(np.int32))
+    return _Primitive.of(points, normals, us, vs, faces)
 
 
 def _box() -> _Primitive:
-    points, normals, us, vs, faces = [], [], [], [], []
+    points: Rows = []
+    normals: Rows = []
+    us: Rows = []
+    vs: Rows = []
+    faces: Rows = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
             a, b = (axis + 1) % 3, (axis + 2) % 3
@@ -141,10 +157,11 @@ def _box() -> _Primitive:
                 # Keep the second coordinate vertical on upright faces: bricks lie, wood stands.
                 up, side = (b, a) if b == 2 or axis == 2 else (a, b)
                 u[side], v[up] = p[side], p[up]
-                points.append(p), normals.append(n), us.append(u), vs.append(v)
+                for rows, row in ((points, p), (normals, n), (us, u), (vs, v)):
+                    rows.append(row)
             quad = [[0, 1, 2], [0, 2, 3]] if sign > 0 else [[0, 2, 1], [0, 3, 2]]
-            faces += [[base + k for k in triangle] for triangle in quad]
-    return _Primitive(*(np.array(x, np.float32) for x in (points, normals, us, vs)), np.array(faces, np.int32))
+            faces.append(base + np.array(quad))
+    return _Primitive.of(points, normals, us, vs, faces)
 
 
 def _torus(major: int = 14, minor: int = 6, tube: float = 0.14) -> _Primitive:
@@ -160,7 +177,7 @@ def _torus(major: int = 14, minor: int = 6, tube: float = 0.14) -> _Primitive:
     p = (i * (minor + 1) + j).ravel()
     q = p + minor + 1
     faces = np.concatenate([np.column_stack([p, q, q + 1]), np.column_stack([p, q + 1, p + 1])])
-    return _Primitive(*(x.astype(np.float32) for x in (points, normals, u, v)), faces.astype(np.int32))
+    return _Primitive.of([points], [normals], [u], [v], [faces])
 
 
 @functools.cache
@@ -177,7 +194,11 @@ def primitive(name: str) -> _Primitive:
         "frustum": ([(0.0, -0.5), (0.5, -0.5), (0.3, 0.5), (0.0, 0.5)], 12, False),
         "sphere": ([(0.5 * float(np.cos(x)), 0.5 * float(np.sin(x))) for x in lat], 12, True),
         "dome": ([(0.0, -0.5), (0.5, -0.5), (0.46, -0.1), (0.33, 0.25), (0.0, 0.5)], 12, False),
-        "vase": ([(0.0, -0.5), (0.25, -0.5), (0.5, -0.15), (0.45, 0.1), (0.15, 0.35), (0.22, 0.5), (0.0, 0.5)], 12, False),
+        "vase": (
+            [(0.0, -0.5), (0.25, -0.5), (0.5, -0.15), (0.45, 0.1), (0.15, 0.35), (0.22, 0.5), (0.0, 0.5)],
+            12,
+            False,
+        ),
     }
     return _lathe(*profiles[name])
 
@@ -189,8 +210,15 @@ class MeshBuilder:
         self._rows: dict[str, list[tuple[NDArray[np.floating], ...]]] = {}
         self._materials: dict[str, list[int]] = {}
 
-    def add(self, name: str, center: tuple[float, ...] | Array, size: tuple[float, ...] | Array, material: int,
-            yaw: float = 0.0, rotation: NDArray[np.floating] | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        center: Vector,
+        size: Vector,
+        material: int,
+        yaw: float = 0.0,
+        rotation: NDArray[np.floating] | None = None,
+    ) -> None:
         """Add the unit solid `name` scaled to `size` (3,), turned by `yaw` about z or a (3, 3) `rotation`."""
         if rotation is None:
             c, s = np.cos(yaw), np.sin(yaw)
@@ -213,7 +241,9 @@ class MeshBuilder:
             rotation, center, size = self.solids(name)
             n = len(center)
             block = np.empty((n, len(shape.points), VERTEX_FLOATS), np.float32)
-            block[..., 0:3] = (shape.points[None] * size[:, None]) @ rotation.transpose(0, 2, 1) + center[:, None]
+            block[..., 0:3] = (shape.points[None] * size[:, None]) @ rotation.transpose(0, 2, 1) + center[
+                :, None
+            ]
             normals = (shape.normals[None] / size[:, None]) @ rotation.transpose(0, 2, 1)
             block[..., 3:6] = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
             block[..., 6] = size @ shape.along_u.T
@@ -231,7 +261,7 @@ class MeshBuilder:
 
 
 class MaterialTable:
-    """Rows of material parameters; see `surface` for the layout, `human_scene_ros.synthetic.wardrobe` for people."""
+    """Rows of material parameters; see `surface` for the layout, `_material` in people.py for people."""
 
     def __init__(self) -> None:
         self._rows: list[Array] = []
@@ -241,9 +271,20 @@ class MaterialTable:
         self._rows.append(row)
         return len(self._rows) - 1
 
-    def surface(self, colors: Array, layer: int, scale: tuple[float, float] = (1.0, 1.0), rotation: float = 0.0,
-                contrast: float = 0.5, dirt: float = 0.2, dirt_layer: int = 0, gloss: float = 0.0,
-                glow: float = 0.0, floor: bool = False, kind: int = KIND_SURFACE) -> int:
+    def surface(
+        self,
+        colors: Array,
+        layer: int,
+        scale: tuple[float, float] = (1.0, 1.0),
+        rotation: float = 0.0,
+        contrast: float = 0.5,
+        dirt: float = 0.2,
+        dirt_layer: int = 0,
+        gloss: float = 0.0,
+        glow: float = 0.0,
+        floor: bool = False,
+        kind: int = KIND_SURFACE,
+    ) -> int:
         """A textured surface.
 
         Args:

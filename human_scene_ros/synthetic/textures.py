@@ -17,9 +17,10 @@ SIZE = 128
 _SEED = 20
 
 Layer = NDArray[np.float32]
+Value = NDArray[np.floating] | NDArray[np.bool_] | float
 
 
-def _stretch(x: Layer, clip: float = 2.0) -> Layer:
+def _stretch(x: NDArray[np.floating], clip: float = 2.0) -> Layer:
     """Zero-mean field to [0, 1], `clip` standard deviations either way."""
     x = (x - x.mean()) / (x.std() + 1e-9)
     return np.clip(x / (2.0 * clip) + 0.5, 0.0, 1.0).astype(np.float32)
@@ -51,7 +52,9 @@ def _wrapped(x: Layer) -> Layer:
     return (x + 0.5) % 1.0 - 0.5
 
 
-def _bricks(rng: np.random.Generator, rows: int, columns: int, joint: float, shift: float) -> tuple[Layer, ...]:
+def _bricks(
+    rng: np.random.Generator, rows: int, columns: int, joint: float, shift: float
+) -> tuple[Layer, ...]:
     x, y = _grid()
     row = np.floor(y * rows)
     u = (x * columns + row * shift) % columns
@@ -72,8 +75,9 @@ def _cells(rng: np.random.Generator, count: int) -> tuple[Layer, Layer, NDArray[
     return two[..., 0], two[..., 1], distance.argmin(-1)
 
 
-def _strokes(rng: np.random.Generator, count: int, length: float, thickness: int, angle: float,
-             spread: float) -> Layer:
+def _strokes(
+    rng: np.random.Generator, count: int, length: float, thickness: int, angle: float, spread: float
+) -> Layer:
     """Random line strokes drawn on a 3x3 tiling so that they wrap."""
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     start = rng.random((count, 2)) * SIZE
@@ -107,7 +111,9 @@ def _shapes(rng: np.random.Generator, count: int, kinds: tuple[str, ...], size: 
                 else:  # a head on shoulders: what pictures of people look like from afar
                     r = int(max(2.0, 0.5 * a))
                     p = (int(centre[0]), int(centre[1]))
-                    cv2.ellipse(canvas, (p[0], p[1] + 3 * r), (2 * r, 2 * r), 0, 180, 360, value, -1, cv2.LINE_AA)
+                    cv2.ellipse(
+                        canvas, (p[0], p[1] + 3 * r), (2 * r, 2 * r), 0, 180, 360, value, -1, cv2.LINE_AA
+                    )
                     cv2.circle(canvas, p, r, min(255, value + 60), -1, cv2.LINE_AA)
     return canvas.astype(np.float32) / 255.0
 
@@ -120,7 +126,7 @@ def _text(rng: np.random.Generator, lines: int) -> Layer:
         while x < SIZE - 6:
             w = int(rng.integers(1, max(3, pitch // 2)))
             top = k * pitch + int(rng.integers(0, max(1, pitch // 4))) + 1
-            canvas[top:k * pitch + int(0.7 * pitch) + 1, x:x + w] = 255
+            canvas[top : k * pitch + int(0.7 * pitch) + 1, x : x + w] = 255
             x += w + int(rng.integers(1, 4)) + (int(rng.integers(4, 9)) if rng.random() < 0.2 else 0)
     return cv2.GaussianBlur(canvas, (3, 3), 0.5).astype(np.float32) / 255.0
 
@@ -131,7 +137,7 @@ def _make_layers() -> tuple[list[NDArray[np.uint8]], dict[str, list[int]]]:
     layers: list[NDArray[np.uint8]] = []
     families: dict[str, list[int]] = {}
 
-    def add(family: str, red: Layer | float, green: Layer | float = 0.0, blue: Layer | float = 0.5) -> None:
+    def add(family: str, red: Value, green: Value = 0.0, blue: Value = 0.5) -> None:
         layer = np.zeros((SIZE, SIZE, 4), np.float32)
         layer[..., 0], layer[..., 1], layer[..., 2] = red, green, blue
         families.setdefault(family, []).append(len(layers))
@@ -139,7 +145,9 @@ def _make_layers() -> tuple[list[NDArray[np.uint8]], dict[str, list[int]]]:
 
     x, y = _grid()
     for exponent in (0.0, 0.5, 0.8, 1.0, 1.0, 1.2, 1.5, 2.0):  # white, carpet-like, natural, clouds
-        add("noise", noise(rng, exponent), 0.5 * _smooth_step(0.7, 0.2, noise(rng, exponent)), noise(rng, 0.9))
+        add(
+            "noise", noise(rng, exponent), 0.5 * _smooth_step(0.7, 0.2, noise(rng, exponent)), noise(rng, 0.9)
+        )
     for exponent in (0.6, 1.0, 1.6):  # one plain colour with a little life
         add("plain", 0.25 * noise(rng, exponent), 0.0, 0.5 + 0.15 * (noise(rng, 0.7) - 0.5))
     add("plain", 0.0)
@@ -168,14 +176,27 @@ def _make_layers() -> tuple[list[NDArray[np.uint8]], dict[str, list[int]]]:
     add("organic", np.abs(2 * noise(rng, 1.2) - 1) ** 0.5, 0.0, noise(rng, 0.6))  # marble veins
     add("organic", np.sin(25 * noise(rng, 1.8)) * 0.5 + 0.5, 0.0, 0.5)
     for count, length, thickness in ((500, 0.08, 1), (260, 0.15, 2)):  # grass, straw, fur
-        add("organic", _strokes(rng, count, length, thickness, 1.5, 0.5), 0.4 * _strokes(rng, 120, length, 1, 1.5, 0.8),
-            noise(rng, 0.5))
-    add("organic", _strokes(rng, 220, 0.07, 4, 0.0, 3.0), _strokes(rng, 80, 0.05, 5, 0.0, 3.0), noise(rng, 0.7))
+        add(
+            "organic",
+            _strokes(rng, count, length, thickness, 1.5, 0.5),
+            0.4 * _strokes(rng, 120, length, 1, 1.5, 0.8),
+            noise(rng, 0.5),
+        )
+    add(
+        "organic",
+        _strokes(rng, 220, 0.07, 4, 0.0, 3.0),
+        _strokes(rng, 80, 0.05, 5, 0.0, 3.0),
+        noise(rng, 0.7),
+    )
     for n in (2, 4, 8, 16):  # stripes: red along v, so clothes get hoops; turned by the material's rotation
         add("stripes", _smooth_step(0.5, 0.1, 0.5 + 0.5 * np.sin(2 * np.pi * n * y)))
     widths = np.repeat(rng.random(40), rng.integers(1, 7, 40))[:SIZE]
     bars = np.resize(widths, SIZE).astype(np.float32)
-    add("stripes", np.broadcast_to(bars[:, None], (SIZE, SIZE)), np.broadcast_to(np.roll(bars, 17)[:, None] > 0.8, (SIZE, SIZE)))
+    add(
+        "stripes",
+        np.broadcast_to(bars[:, None], (SIZE, SIZE)),
+        np.broadcast_to(np.roll(bars, 17)[:, None] > 0.8, (SIZE, SIZE)),
+    )
     bars = np.resize(np.repeat(rng.random(30) > 0.5, rng.integers(2, 9, 30)).astype(np.float32), SIZE)
     add("stripes", np.broadcast_to(bars[:, None], (SIZE, SIZE)))
     for n in (3, 6):  # tartan
@@ -190,30 +211,63 @@ def _make_layers() -> tuple[list[NDArray[np.uint8]], dict[str, list[int]]]:
     add("fabric", _smooth_step(0.5, 0.15, 0.5 + 0.5 * np.sin(2 * np.pi * (y * 8 + zigzag))))
     weave = 0.5 + 0.25 * np.sin(2 * np.pi * 32 * x) * np.sin(2 * np.pi * 32 * y)
     add("fabric", 0.5 * noise(rng, 0.9), 0.0, weave)
-    add("fabric", _smooth_step(0.5, 0.15, noise(rng, 1.3)), _smooth_step(0.62, 0.1, noise(rng, 1.3)), noise(rng, 0.5))
-    add("fabric", _shapes(rng, 40, ("ellipse", "box"), (0.05, 0.2)), _smooth_step(0.7, 0.1, noise(rng, 1.5)), 0.5)
+    add(
+        "fabric",
+        _smooth_step(0.5, 0.15, noise(rng, 1.3)),
+        _smooth_step(0.62, 0.1, noise(rng, 1.3)),
+        noise(rng, 0.5),
+    )
+    add(
+        "fabric",
+        _shapes(rng, 40, ("ellipse", "box"), (0.05, 0.2)),
+        _smooth_step(0.7, 0.1, noise(rng, 1.5)),
+        0.5,
+    )
     for k in range(10):  # pictures, posters, mixed collages
         kinds = (("ellipse", "box"), ("person",), ("box",), ("ellipse",), ("person", "ellipse", "box"))[k % 5]
-        add("picture", _shapes(rng, int(rng.integers(6, 30)), kinds, (0.06, 0.5)),
-            0.8 * _shapes(rng, int(rng.integers(3, 12)), kinds, (0.1, 0.5)) ** 2, noise(rng, 1.0))
+        add(
+            "picture",
+            _shapes(rng, int(rng.integers(6, 30)), kinds, (0.06, 0.5)),
+            0.8 * _shapes(rng, int(rng.integers(3, 12)), kinds, (0.1, 0.5)) ** 2,
+            noise(rng, 1.0),
+        )
     for k in range(4):  # landscape-like: natural noise over a horizon
-        horizon = _smooth_step(rng.uniform(0.35, 0.7), rng.uniform(0.02, 0.2), y + 0.3 * (noise(rng, 1.4) - 0.5))
-        add("picture", horizon * (0.5 + 0.5 * noise(rng, 1.0)), _smooth_step(0.6, 0.3, noise(rng, 1.2)) * (k % 2), noise(rng, 1.0))
+        horizon = _smooth_step(
+            rng.uniform(0.35, 0.7), rng.uniform(0.02, 0.2), y + 0.3 * (noise(rng, 1.4) - 0.5)
+        )
+        add(
+            "picture",
+            horizon * (0.5 + 0.5 * noise(rng, 1.0)),
+            _smooth_step(0.6, 0.3, noise(rng, 1.2)) * (k % 2),
+            noise(rng, 1.0),
+        )
     for lines in (6, 10, 16, 24):
         add("text", 0.1 * noise(rng, 1.0), _text(rng, lines))
     for count in (14, 26):  # rows of books, boxes on shelves, facades with windows
         widths = np.resize(np.repeat(np.arange(count), rng.integers(3, 10, count)), SIZE)
         shade, tint = rng.random(count).astype(np.float32), (rng.random(count) > 0.6).astype(np.float32)
         edge = (np.diff(widths, prepend=widths[:1]) != 0).astype(np.float32)
-        add("text", np.broadcast_to(shade[widths], (SIZE, SIZE)), np.broadcast_to(tint[widths] * 0.8, (SIZE, SIZE)),
-            0.5 - 0.4 * np.broadcast_to(edge, (SIZE, SIZE)))
+        add(
+            "text",
+            np.broadcast_to(shade[widths], (SIZE, SIZE)),
+            np.broadcast_to(tint[widths] * 0.8, (SIZE, SIZE)),
+            0.5 - 0.4 * np.broadcast_to(edge, (SIZE, SIZE)),
+        )
     for columns, rows in ((4, 4), (6, 5), (3, 6)):
         u, v = (x * columns) % 1, (y * rows) % 1
         window = ((np.abs(u - 0.5) < 0.3) & (np.abs(v - 0.5) < 0.33)).astype(np.float32)
         lit = rng.random((rows, columns))[np.floor(y * rows).astype(int), np.floor(x * columns).astype(int)]
-        add("facade", window * (0.6 + 0.4 * (lit > 0.6)), window * (lit > 0.8) * 0.7, 0.35 + 0.3 * noise(rng, 0.9))
+        add(
+            "facade",
+            window * (0.6 + 0.4 * (lit > 0.6)),
+            window * (lit > 0.8) * 0.7,
+            0.35 + 0.3 * noise(rng, 0.9),
+        )
     for k in range(6):  # skin-like and dirt-like mottling at several scales, used as the second detail layer
         add("dirt", noise(rng, 1.0 + 0.2 * k), 0.0, noise(rng, 1.0 + 0.2 * k))
+    for exponent in (2.0, 2.5, 3.0):  # smooth at the scale of one texel: skies
+        cover = noise(rng, exponent)
+        add("cloud", cover, _smooth_step(0.6, 0.5, noise(rng, exponent)), 0.5)
     return layers, families
 
 

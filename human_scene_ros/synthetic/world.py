@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import invert
 from human_scene_ros.synthetic import camera_paths, motions
 from human_scene_ros.synthetic.effects import CameraEffects
+from human_scene_ros.synthetic.furniture import close_objects, furnish
 from human_scene_ros.synthetic.people import DressedPerson, dress
-from human_scene_ros.synthetic.places import Place, furnish, make_place
+from human_scene_ros.synthetic.places import KINDS, make_place
 from human_scene_ros.synthetic.renderer import make_renderer
 from human_scene_ros.synthetic.shapes import Drawing, Mesh
 
@@ -42,6 +44,7 @@ class WorldConfig:
         fps: Frames per second.
         min_people: Fewest people in a world that is not empty.
         max_people: Most people in a world.
+        min_walkers: At least so many of them walk.
         empty_fraction: Fraction of worlds without people.
         free_pose_fraction: Fraction of people with random limb poses.
         fov_deg: Range of the horizontal field of view.
@@ -62,6 +65,7 @@ class WorldConfig:
     fps: float = 10.0
     min_people: int = 1
     max_people: int = MAX_PEOPLE
+    min_walkers: int = 0
     empty_fraction: float = 0.2
     free_pose_fraction: float = 0.25
     fov_deg: tuple[float, float] = (45.0, 90.0)
@@ -76,14 +80,32 @@ class WorldConfig:
         if not (16 <= self.width <= 4096 and 16 <= self.height <= 4096):
             raise ConfigError(f"world: {self.width}x{self.height} px; expected 16 to 4096 each")
         if self.num_frames < 1 or not self.fps > 0:
-            raise ConfigError(f"world: num_frames = {self.num_frames}, fps = {self.fps}: both must be positive")
+            raise ConfigError(
+                f"world: num_frames = {self.num_frames}, fps = {self.fps}: both must be positive"
+            )
         if not 0 <= self.min_people <= self.max_people <= MAX_PEOPLE:
-            raise ConfigError(f"world: min_people = {self.min_people}, max_people = {self.max_people}; "
-                              f"expected 0 <= min <= max <= {MAX_PEOPLE}")
+            raise ConfigError(
+                f"world: min_people = {self.min_people}, max_people = {self.max_people}; "
+                f"expected 0 <= min <= max <= {MAX_PEOPLE}"
+            )
         if self.camera_motion and self.camera_motion not in camera_paths.KINDS:
-            raise ConfigError(f"world.camera_motion = {self.camera_motion!r}; expected one of {camera_paths.KINDS} or ''")
+            raise ConfigError(
+                f"world.camera_motion = {self.camera_motion!r}; expected one of {camera_paths.KINDS} or ''"
+            )
+        if self.place and self.place not in KINDS:
+            raise ConfigError(f"world.place = {self.place!r}; expected one of {KINDS} or ''")
         if not 10.0 <= self.fov_deg[0] <= self.fov_deg[1] <= 150.0:
             raise ConfigError(f"world.fov_deg = {self.fov_deg}; expected 10 <= low <= high <= 150")
+
+
+# What evaluations draw from. "rooms": a furnished room, up to three people, everyday motions, a usual lens.
+# "varied": all that training randomises - other places, crowds, free limb poses, empty worlds full of things
+# that look like people.
+SUITES: dict[str, WorldConfig] = {
+    "rooms": WorldConfig(place="room", max_people=3, empty_fraction=0.07, free_pose_fraction=0.0,
+                         fov_deg=(50.0, 80.0)),
+    "varied": WorldConfig(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +178,8 @@ class SyntheticWorld:
     def __init__(self, seed: int, config: WorldConfig | None = None) -> None:
         self.seed, self.config = int(seed), config or WorldConfig()
         place_rng, people_rng, camera_rng, things_rng, effects_rng = (
-            np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(5))
+            np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(5)
+        )
         config = self.config
         self._times = np.arange(config.num_frames) / config.fps
         fov = math.radians(camera_rng.uniform(*config.fov_deg))
@@ -167,10 +190,20 @@ class SyntheticWorld:
         aims = np.array([self._aim_height(a, camera_rng) for a in self._actors])
         vertical = 2 * math.atan(config.height / (2 * self.camera.fy))
         self.camera_path = camera_paths.plan(
-            camera_rng, self._times, (fov, vertical), self.place.half, self.place.ceiling, self.place.kind == "outdoor",
-            paths, aims, config.camera_motion or None)
+            camera_rng,
+            self._times,
+            (fov, vertical),
+            self.place.half,
+            self.place.ceiling,
+            self.place.kind == "outdoor",
+            paths,
+            aims,
+            config.camera_motion or None,
+        )
         self._sit_down(things_rng)
         furnish(things_rng, self.place, self._keep_clear(things_rng, paths))
+        if things_rng.random() < (0.08 if self._actors else 0.45):
+            close_objects(things_rng, self.place, self.camera_path.T_world_camera[0], fov)
         self._static = self.place.builder.build()
         self._materials = self.place.table.array()
         self._effects = CameraEffects(effects_rng, config.width, config.height, config.effects)
@@ -187,29 +220,54 @@ class SyntheticWorld:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index}: this world has {len(self)} frames")
+        posed = [self._posed(k, index) for k in range(len(self._actors))]
+        image, depth_m, instance = self._draw(index, posed)
         T_world_camera = self.camera_path.T_world_camera[index]
         T_camera_world = invert(T_world_camera)
-        posed = [self._posed(k, index) for k in range(len(self._actors))]
-        meshes = tuple(Mesh(rows, a.person.faces) for (rows, _, _), a in zip(posed, self._actors, strict=True))
-        drawing = Drawing(self._static, meshes, self._materials, self.place.lighting,
-                          self._shadows([joints for _, _, joints in posed]), T_camera_world)
-        renderer = make_renderer(self.config.width, self.config.height, self.config.smooth, self.config.renderer)
-        image, depth_m, instance = renderer.render(drawing, self.camera)
-        people = tuple(self._truth(k, rows, rotation, joints, T_camera_world, depth_m, instance)
-                       for k, (rows, rotation, joints) in enumerate(posed))
+        people = tuple(
+            self._truth(k, rows, rotation, joints, T_camera_world, depth_m, instance)
+            for k, (rows, rotation, joints) in enumerate(posed)
+        )
+        if not self._effects.metered:
+            first = (
+                image
+                if index == 0
+                else self._draw(0, [self._posed(k, 0) for k in range(len(self._actors))])[0]
+            )
+            self._effects.meter(first)
         image = self._effects.apply(image, index, self._image_drift(index))
         stamp_ns = int(round(index * 1e9 / self.config.fps))
         return SyntheticFrame(stamp_ns, image, depth_m, instance, self.camera, T_world_camera.copy(), people)
+
+    def _draw(
+        self, index: int, posed: Sequence[tuple[NDArray[np.float32], ...]]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+        config = self.config
+        meshes = tuple(
+            Mesh(rows, a.person.faces) for (rows, _, _), a in zip(posed, self._actors, strict=True)
+        )
+        drawing = Drawing(
+            self._static,
+            meshes,
+            self._materials,
+            self.place.lighting,
+            self._shadows([joints for _, _, joints in posed]),
+            invert(self.camera_path.T_world_camera[index]),
+        )
+        return make_renderer(config.width, config.height, config.smooth, config.renderer).render(
+            drawing, self.camera
+        )
 
     def _cast(self, rng: np.random.Generator) -> list[_Actor]:
         config = self.config
         if rng.random() < config.empty_fraction or config.max_people == 0:
             return []
-        weights = np.array(_PEOPLE_WEIGHTS[:config.max_people])
+        weights = np.array(_PEOPLE_WEIGHTS[: config.max_people])
         count = max(config.min_people, 1 + int(rng.choice(len(weights), p=weights / weights.sum())))
         actors: list[_Actor] = []
         for k in range(count):
-            motion = motions.sample(rng, config.free_pose_fraction)
+            walks = k < config.min_walkers
+            motion = motions.walk(rng) if walks else motions.sample(rng, config.free_pose_fraction)
             person = dress(rng, self.place.table, len(actors) + 1, config.body_lod, motion.name)
             for _ in range(8):
                 position, heading = self._path(rng, motion, [a.position for a in actors])
@@ -218,8 +276,9 @@ class SyntheticWorld:
                     break
         return actors
 
-    def _path(self, rng: np.random.Generator, motion: motions.Motion, others: list[NDArray[np.float64]]
-              ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _path(
+        self, rng: np.random.Generator, motion: motions.Motion, others: list[NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Positions (T, 2) and headings (T,): an ellipse inside the floor for walkers, one spot for others."""
         t = self._times
         room = np.maximum(self.place.half - 0.5, 0.15)
@@ -259,7 +318,7 @@ class SyntheticWorld:
             front = np.array([math.cos(yaw), math.sin(yaw)])
 
             def mat() -> int:
-                return place.pool[int(rng.integers(len(place.pool)))]
+                return place.any_material(rng)
 
             if actor.motion.lies and rng.random() < 0.6:
                 actor.base_z = float(rng.uniform(0.3, 0.6))
@@ -268,8 +327,8 @@ class SyntheticWorld:
                 continue
             self._poses = {}
             rows, _, joints = self._posed(k, 0)
-            hips = np.asarray(actor.person.weights[:actor.person.body_vertices, [0]].todense())[:, 0] > 0.5
-            top = float(max(rows[:actor.person.body_vertices][hips, 2].min() + 0.02, 0.1))
+            hips = np.asarray(actor.person.weights[: actor.person.body_vertices, [0]].todense())[:, 0] > 0.5
+            top = float(max(rows[: actor.person.body_vertices][hips, 2].min() + 0.02, 0.1))
             width = rng.uniform(0.35, 0.55)
             cx, cy = joints[0, :2] - 0.03 * front
             kind = rng.choice(["stool", "block", "chair", "bench"], p=[0.2, 0.2, 0.45, 0.15])
@@ -286,7 +345,9 @@ class SyntheticWorld:
                 builder.add("box", (bx, by, top + 0.25), (0.05, wide, 0.5), m, yaw=yaw)
                 for s in (-1, 1):
                     side = s * (wide / 2 - 0.05) * np.array([-front[1], front[0]])
-                    builder.add("box", (cx + side[0], cy + side[1], top / 2), (width * 0.9, 0.05, top), m, yaw=yaw)
+                    builder.add(
+                        "box", (cx + side[0], cy + side[1], top / 2), (width * 0.9, 0.05, top), m, yaw=yaw
+                    )
             if rng.random() < 0.35:
                 tx, ty = joints[0, :2] + rng.uniform(0.62, 0.8) * front
                 h = rng.uniform(top + 0.2, top + 0.32)
@@ -315,14 +376,24 @@ class SyntheticWorld:
         number = index // _CHUNK
         if number not in self._poses:
             frames = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self)))
-            local = np.stack([motions.rotation_matrices(a.motion.angles(self._times[frames] + a.phase_s))
-                              for a in self._actors])
+            local = np.stack(
+                [
+                    motions.rotation_matrices(a.motion.angles(self._times[frames] + a.phase_s))
+                    for a in self._actors
+                ]
+            )
             for k, actor in enumerate(self._actors):
                 yaw = actor.heading[frames]
                 c, s, zero, one = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw), np.ones_like(yaw)
                 # Columns: where left, up and front of the body point in the world.
-                rot_world_body = np.stack([np.stack([-s, zero, c], -1), np.stack([c, zero, s], -1),
-                                           np.stack([zero, one, zero], -1)], -2)
+                rot_world_body = np.stack(
+                    [
+                        np.stack([-s, zero, c], -1),
+                        np.stack([c, zero, s], -1),
+                        np.stack([zero, one, zero], -1),
+                    ],
+                    -2,
+                )
                 if actor.motion.lies:
                     rot_world_body = rot_world_body @ _LYING.T
                 local[k, :, 0] = rot_world_body @ local[k, :, 0]
@@ -335,12 +406,14 @@ class SyntheticWorld:
             self._poses = {number: (local.astype(np.float32), rotation, joints)}  # one chunk is kept
         return self._poses[number]
 
-    def _posed(self, k: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def _posed(
+        self, k: int, index: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Vertex rows, local rotations (55, 3, 3) and joints (55, 3) in the world; the lowest vertex touches."""
         local, rotation, joints = (a[k, index % _CHUNK] for a in self._chunk(index))
         actor = self._actors[k]
         rows = actor.person.posed(rotation, joints)
-        lift = actor.base_z - float(rows[:actor.person.body_vertices, 2].min())
+        lift = actor.base_z - float(rows[: actor.person.body_vertices, 2].min())
         rows[:, 2] += lift
         joints = joints + np.array([0.0, 0.0, lift], np.float32)
         return rows, local, joints
@@ -353,7 +426,7 @@ class SyntheticWorld:
             reach = -sun[:2] / max(float(sun[2]), 0.3) * head[2]
             reach *= min(1.0, 1.5 / (float(np.hypot(*reach)) + 1e-6))
             rows.append((*feet, *(head[:2] + reach), 0.3))
-        rows += self.place.shadows[:12 - len(rows)]
+        rows += self.place.shadows[: 12 - len(rows)]
         return np.array(rows, np.float32).reshape(-1, 5)
 
     def _image_drift(self, index: int) -> tuple[float, float]:
@@ -365,9 +438,16 @@ class SyntheticWorld:
         turn = Rotation.from_matrix(T[a, :3, :3].T @ T[b, :3, :3]).as_rotvec() * self.config.fps / (b - a)
         return float(-turn[1] * self.camera.fx), float(turn[0] * self.camera.fy)
 
-    def _truth(self, k: int, rows: NDArray[np.float32], local: NDArray[np.float32], joints: NDArray[np.float32],
-               T_camera_world: NDArray[np.float64], depth_m: NDArray[np.float32], instance: NDArray[np.uint8]
-               ) -> SyntheticPerson:
+    def _truth(
+        self,
+        k: int,
+        rows: NDArray[np.float32],
+        local: NDArray[np.float32],
+        joints: NDArray[np.float32],
+        T_camera_world: NDArray[np.float64],
+        depth_m: NDArray[np.float32],
+        instance: NDArray[np.uint8],
+    ) -> SyntheticPerson:
         person = self._actors[k].person
         R, t = T_camera_world[:3, :3], T_camera_world[:3, 3]
         joints_camera = joints @ R.T + t
@@ -375,11 +455,18 @@ class SyntheticWorld:
         local[0] = R @ local[0]
         pose = Rotation.from_matrix(local).as_rotvec().astype(np.float32)
         parameters = BodyParameters(
-            global_orient=pose[0], transl=(joints_camera[0] - person.rest_joints[0]).astype(np.float32),
-            body_pose=pose[1:22].reshape(-1), jaw_pose=pose[22], leye_pose=pose[23], reye_pose=pose[24],
-            left_hand_pose=pose[25:40].reshape(-1), right_hand_pose=pose[40:55].reshape(-1), betas=person.betas)
+            global_orient=pose[0],
+            transl=(joints_camera[0] - person.rest_joints[0]).astype(np.float32),
+            body_pose=pose[1:22].reshape(-1),
+            jaw_pose=pose[22],
+            leye_pose=pose[23],
+            reye_pose=pose[24],
+            left_hand_pose=pose[25:40].reshape(-1),
+            right_hand_pose=pose[40:55].reshape(-1),
+            betas=person.betas,
+        )
         camera, (height, width) = self.camera, depth_m.shape
-        points = rows[:person.body_vertices, :3] @ R.T.astype(np.float32) + t.astype(np.float32)
+        points = rows[: person.body_vertices, :3] @ R.T.astype(np.float32) + t.astype(np.float32)
         front = points[:, 2] > 0.05
         z = np.where(front, points[:, 2], 1.0)
         u = points[:, 0] / z * np.float32(camera.fx) + np.float32(camera.cx)
@@ -392,8 +479,13 @@ class SyntheticWorld:
         # What stands before the head may be the person's own arm: its depth tells.
         drawn_head = shown[head]
         at = np.flatnonzero(drawn_head)
-        drawn_head[at] = np.abs(depth_m[(v[head[at]] + 0.5).astype(np.int64), (u[head[at]] + 0.5).astype(np.int64)]
-                                - joints_camera[15, 2]) < 0.3
+        drawn_head[at] = (
+            np.abs(
+                depth_m[(v[head[at]] + 0.5).astype(np.int64), (u[head[at]] + 0.5).astype(np.int64)]
+                - joints_camera[15, 2]
+            )
+            < 0.3
+        )
         head_uv = camera.project(joints_camera[15].astype(np.float64))
         in_image = bool(-0.5 < head_uv[0] < width - 0.5 and -0.5 < head_uv[1] < height - 0.5)
         bbox = np.zeros(4, np.float32)
@@ -402,5 +494,12 @@ class SyntheticWorld:
             top, bottom = np.clip([v[front].min(), v[front].max()], -0.5, height - 0.5)
             if right > left and bottom > top:
                 bbox[:] = left, top, right - left, bottom - top
-        return SyntheticPerson(k, parameters, joints_camera.astype(np.float32), head_uv.astype(np.float32),
-                               in_image and float(drawn_head.mean()) >= 1 / 3, float(shown.mean()), bbox)
+        return SyntheticPerson(
+            k,
+            parameters,
+            joints_camera.astype(np.float32),
+            head_uv.astype(np.float32),
+            in_image and float(drawn_head.mean()) >= 1 / 3,
+            float(shown.mean()),
+            bbox,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from human_scene_ros.errors import ConfigError
 
@@ -21,7 +22,7 @@ class LossWeights:
     root_rotation: float = 0.6
     rotation: float = 0.6
     joints: float = 4.0
-    joints_2d: float = 0.6
+    image_joints: float = 3.0
     betas: float = 0.02
 
 
@@ -31,9 +32,12 @@ class TrainConfig:
 
     Args:
         preset: Network preset.
+        stage: "scene" trains everything but the window head; "bodies" trains only the window head, on windows
+            placed by the truth, which sees many more people per second; "all" trains both together.
         minutes: Budget of optimisation time over all sessions of the run; the learning rate follows it.
         batch_clips: Clips per step and process.
-        clip_frames: Frames of a clip that are unrolled with back-propagation through the state.
+        clip_frames: Frames of a clip, drawn at random, that are unrolled with back-propagation through the
+            state. Two, because more clips teach more than more frames of one clip; burn-in lengthens memory.
         burn_in: Largest number of frames that a state lives through, without gradients, before a clip.
         burn_in_from: Fraction of the budget after which burn-in begins.
         learning_rate: Peak of the cosine schedule.
@@ -50,9 +54,10 @@ class TrainConfig:
     """
 
     preset: str = "nano"
+    stage: Literal["scene", "bodies", "all"] = "all"
     minutes: float = 100.0
-    batch_clips: int = 6
-    clip_frames: int = 4
+    batch_clips: int = 12
+    clip_frames: int = 2
     burn_in: int = 12
     burn_in_from: float = 0.6
     learning_rate: float = 1.2e-3
@@ -77,6 +82,9 @@ class TrainConfig:
 
 PRESETS = {
     "nano": TrainConfig(),
+    "nano-scene": TrainConfig(stage="scene"),
+    "nano-bodies": TrainConfig(stage="bodies", batch_clips=24, clip_frames=1, learning_rate=1e-3),
+    "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
     "smoke": TrainConfig(minutes=1.0, batch_clips=2, clip_frames=2, burn_in=2, save_every_s=10.0, ema=0.9,
                          warmup_steps=5),
 }

@@ -124,18 +124,18 @@ def recoloured(images: Tensor, rng: np.random.Generator) -> Tensor:
     return x.clamp(0, 1) * 2 - 1
 
 
-def load_clips(shard: ClipShard, clips: NDArray[np.int64], frames: int) -> Batch:
-    """Copy the given clips of one memory-mapped shard; the first `frames` frames of each."""
-    clips = np.sort(clips)
+def load_clips(shard: ClipShard, clips: NDArray[np.int64], frames: NDArray[np.int64]) -> Batch:
+    """Copy the given frames of the given clips out of one memory-mapped shard."""
+    rows, columns = np.sort(clips)[:, None], np.sort(frames)[None]
 
     def take(name: str, dtype: type = np.float32) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(shard[name][clips, :frames], dtype=dtype))
+        return torch.from_numpy(np.ascontiguousarray(shard[name][rows, columns], dtype=dtype))
 
     images = take("images", np.uint8).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1.0)
     bbox = take("bbox_px")
     return Batch(
         images=images, depth_m=take("depth_m"), person=take("instance", np.uint8) > 0,
-        camera_K=torch.from_numpy(np.array(shard["K"][clips], dtype=np.float32)),
+        camera_K=torch.from_numpy(np.array(shard["K"][rows[:, 0]], dtype=np.float32)),
         present=take("valid", np.bool_), head_visible=take("head_visible", np.bool_),
         height_px=bbox[..., 3], visible_fraction=take("visible_fraction"),
         head_uv_px=take("head_uv"), joints_camera=take("joints_camera"), pose=take("full_pose"),
@@ -155,9 +155,9 @@ def batches(folder: Path, clips_per_batch: int, frames: int, rng: np.random.Gene
             raise SourceError(f"{folder} holds no shards; make some with 'human-scene synthesize {folder}'")
         path = paths[int(rng.integers(len(paths)))]
         shard = opened.setdefault(path, open_shard(path))
-        total = len(shard["images"])
+        total, length = shard["images"].shape[:2]
         clips = rng.choice(total, size=min(clips_per_batch, total), replace=False)
-        batch = load_clips(shard, clips, frames)
+        batch = load_clips(shard, clips, rng.choice(length, size=min(frames, length), replace=False))
         if rng.random() < 0.5:
             batch = mirrored(batch)
         if rng.random() < 0.5:

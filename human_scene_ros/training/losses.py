@@ -1,6 +1,6 @@
 """One function per loss term. Tensors are batch first; `valid` masks select what counts.
 
-Sources: confidence-weighted regression (DUSt3R, arXiv 2312.14132, eq. 4), multi-scale gradient matching
+Sources: the confidence term of DUSt3R (arXiv 2312.14132, eq. 4) without its weighting, multi-scale gradient matching
 (MiDaS, arXiv 1907.01341, eq. 11), penalty-reduced focal loss on a head heat map (CenterNet,
 arXiv 1904.07850, eq. 1), rotation matrices and joints as in SPIN (arXiv 1909.12828) and CHROMM.
 """
@@ -18,15 +18,16 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp_min(1.0)
 
 
-def log_depth(log_prediction: Tensor, confidence: Tensor, target_m: Tensor, alpha: float = 0.2) -> Tensor:
-    """Confidence-weighted |log z - log z*|; (B, H, W) each; target 0 means no truth there (sky).
+def log_depth(log_prediction: Tensor, confidence: Tensor, target_m: Tensor, alpha: float = 0.4) -> Tensor:
+    """|log z - log z*| plus the terms that teach confidence; (B, H, W) each; target 0 means no truth (sky).
 
-    `confidence` >= 1 as 1 + exp(raw), so the weight is bounded below and the log term rewards certainty.
+    Confidence C = 1 + exp(raw) settles at alpha / error. It learns from the error without weighting it: a small
+    network would otherwise buy confidence where depth is easy and give up where it is not.
     """
     valid = target_m > 0
     error = (log_prediction - target_m.clamp_min(1e-3).log()).abs()
-    regression = masked_mean(error + 0.5 * (confidence * error - alpha * confidence.log()), valid)
-    return regression + 0.02 * masked_mean(confidence - 1.0, ~valid)
+    calibration = confidence * error.detach() - alpha * confidence.log()
+    return masked_mean(error + 0.5 * calibration, valid) + 0.02 * masked_mean(confidence - 1.0, ~valid)
 
 
 def depth_gradient(log_prediction: Tensor, target_m: Tensor, scales: int = 3) -> Tensor:

@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own idiom)
 from torch import Tensor
 
 from human_scene_ros.body.skeleton import HEAD
@@ -121,6 +122,8 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     images = batch.images.flatten(0, 1)
     camera_K = batch.camera_K[:, None].expand(-1, frames, -1, -1).flatten(0, 1)
     teacher = make_teacher(batch, config)
+    if config.stage == "bodies":
+        return _window_losses(network, body, batch, teacher, images, camera_K)
 
     scene = network.encode(images)
     human, grid = network.human_tokens(images, scene)
@@ -134,9 +137,6 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
 
     dense = network.dense(scene, taps, camera_K, frozenset())
     mask_logits = network.mask_logits(human, grid)
-    bodies = network.bodies(taps, human_cells, images=images, mask=mask_logits.sigmoid(),
-                            loc=teacher.jittered_uv_px, camera_K=camera_K, depth_m=teacher.jittered_depth_m,
-                            valid=teacher.detectable)
     logits = network.detect(human, grid).logits.transpose(1, 2).unflatten(2, grid).squeeze(1)
     loc = network.head_locations(human_cells, cells)
 
@@ -146,8 +146,27 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
              "depth_gradient": losses.depth_gradient(log_depth, target_depth),
              "mask": losses.person_mask(mask_logits, batch.person.flatten(0, 1)),
              "detection": _detection(logits, batch, teacher, patch),
-             "offset": losses.masked_mean((loc - teacher.uv_px).abs().mean(-1) / patch, teacher.detectable)}
+             "offset": losses.masked_mean((loc - teacher.uv_px).abs().mean(-1) / patch, teacher.detectable),
+             "head_depth": losses.masked_mean(
+                 (network.head_depth(taps, camera_K) / teacher.depth_m).log().abs(), teacher.detectable)}
+    if config.stage == "scene":
+        return terms
+    bodies = network.bodies(taps, human_cells, images=images, mask=mask_logits.sigmoid(),
+                            loc=teacher.jittered_uv_px, camera_K=camera_K, depth_m=teacher.jittered_depth_m,
+                            valid=teacher.detectable)
     return terms | _body_terms(body, bodies, batch, teacher, camera_K)
+
+
+def _window_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, teacher: Teacher, images: Tensor,
+                   camera_K: Tensor) -> dict[str, Tensor]:
+    """The window head alone: no tokens yet, and for a mask the truth, roughened as a predicted one would be."""
+    frames, people = teacher.detectable.shape
+    taps = DecoderTaps.only_people(images.new_zeros(frames, people, network.config.dec_embed_dim))
+    mask = F.avg_pool2d(batch.person.flatten(0, 1).float()[:, None], 5, stride=1, padding=2)[:, 0]
+    mask = (mask + 0.15 * torch.randn_like(mask)).clamp(0, 1) * (torch.rand(frames, 1, 1) > 0.1)
+    bodies = network.bodies(taps, taps.human_out, images=images, mask=mask, loc=teacher.jittered_uv_px,
+                            camera_K=camera_K, depth_m=teacher.jittered_depth_m, valid=teacher.fitted)
+    return _body_terms(body, bodies, batch, teacher, camera_K)
 
 
 def _detection(logits: Tensor, batch: Batch, teacher: Teacher, patch: int) -> Tensor:
@@ -162,6 +181,7 @@ def _detection(logits: Tensor, batch: Batch, teacher: Teacher, patch: int) -> Te
 
 def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher, camera_K: Tensor) -> dict[str, Tensor]:
     fit, fitted = bodies.window, teacher.fitted
+    assert fit is not None, "these terms are for the window body head"
     rotations = axis_angle_to_matrix(batch.pose.flatten(0, 1)[..., :BODY_JOINTS, :])
     betas = batch.betas.flatten(0, 1)
     truth = batch.joints_camera.flatten(0, 1)[..., :BODY_JOINTS, :]
@@ -175,16 +195,16 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
     homogeneous = torch.einsum("nij,npkj->npki", camera_K, truth)
     truth_uv = homogeneous[..., :2] / homogeneous[..., 2:].clamp_min(0.1)
     error_uv = ((fit.joints_uv_px - truth_uv) / fit.width_px[..., None, None]).abs().clamp_max(2.0).mean(-1)
+    error_z = (fit.joints_behind_head_m - (truth[..., 2] - teacher.depth_m[..., None])).abs().clamp_max(1.0)
 
     per_joint = losses.rotation(predicted, rotations)
     uv_error = ((fit.refined_uv_px - teacher.uv_px) / fit.width_px[..., None]).abs().mean(-1)
     depth_error = (fit.refined_depth_m / teacher.depth_m).log().abs()
     return {
-        "head_depth": losses.masked_mean((fit.head_depth_m / teacher.depth_m).log().abs(), teacher.detectable),
         "refine": losses.masked_mean(4.0 * uv_error + depth_error, fitted),
         "root_rotation": losses.masked_mean(per_joint[..., 0], fitted),
         "rotation": losses.masked_mean(per_joint[..., 1:].mean(-1), fitted),
         "joints": losses.masked_mean(pelvis_relative.abs().sum(-1).mean(-1), fitted),
-        "joints_2d": losses.masked_mean(error_uv, fitted[..., None] & front),
+        "image_joints": losses.masked_mean(error_uv + 0.5 * error_z, fitted[..., None] & front),
         "betas": losses.masked_mean((bodies.shape - betas).abs().mean(-1), fitted),
     }

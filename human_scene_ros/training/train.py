@@ -25,7 +25,7 @@ from human_scene_ros.body.model import load_body_model
 from human_scene_ros.body.torch_model import TorchBody
 from human_scene_ros.config import to_mapping
 from human_scene_ros.errors import CheckpointError
-from human_scene_ros.model.checkpoint import save_checkpoint
+from human_scene_ros.model.checkpoint import load_network, save_checkpoint
 from human_scene_ros.model.network import HumanSceneNetwork
 from human_scene_ros.model.presets import PRESETS as NETWORK_PRESETS
 from human_scene_ros.training.config import TrainConfig
@@ -86,7 +86,8 @@ class Progress:
     frames: int = 0
 
 
-def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threads: int = 1) -> Progress:
+def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threads: int = 1,
+          scene: Path | None = None, bodies: Path | None = None) -> Progress:
     """Train until the budget is spent; returns the final progress.
 
     Args:
@@ -95,6 +96,8 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
         config: The run.
         device: torch device of this process.
         threads: torch CPU threads of this process; spinning threads on a busy machine cost more than they give.
+        scene: Weights that a new run starts from.
+        bodies: Weights whose window head a new run starts from.
 
     Raises:
         SourceError: `data` holds no shard.
@@ -108,6 +111,9 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     out.mkdir(parents=True, exist_ok=True)
 
     network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device, memory_format=torch.channels_last)
+    start_from(network, scene, bodies)
+    if config.stage == "bodies":
+        network.downstream_head.window.forget_tokens()
     body = TorchBody(load_body_model()).to(device)
     optimizer = make_optimizer(network, config)
     average = MovingAverage(network, config.ema)
@@ -150,6 +156,15 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     if rank == 0:
         save(out, network, optimizer, average, progress, config)
     return progress
+
+
+def start_from(network: HumanSceneNetwork, scene: Path | None, bodies: Path | None) -> None:
+    """Begin with the weights of earlier stages: the whole network of `scene`, the window head of `bodies`."""
+    if scene is not None:
+        network.load_state_dict(load_network(scene)[0].state_dict())
+    if bodies is not None:
+        source = load_network(bodies)[0].downstream_head.window
+        network.downstream_head.window.load_state_dict(source.state_dict())
 
 
 def record(recent: dict[str, list[float]], terms: dict[str, Tensor], loss: Tensor) -> None:

@@ -13,7 +13,6 @@ from human_scene_ros.geometry.transform import apply
 from human_scene_ros.scene import SceneEstimate, TrackState
 from human_scene_ros.viewer.overview import Image8, Moment, Overview
 
-_MIN_CONFIDENCE = 1.5
 _MAX_RANGE_M = 10.0
 _POINTS_PER_FRAME = 4000
 _MAX_POINTS = 400_000
@@ -53,7 +52,7 @@ class OverviewCollector:
         segment.true_path.append(None if true_T_world_camera is None else np.asarray(true_T_world_camera, np.float64))
         for body in estimate.bodies:
             if body.track_state in (TrackState.CONFIRMED, TrackState.PREDICTED):
-                pelvis = apply(T_world_camera, np.asarray(body.joints_camera[0], np.float64))
+                pelvis = np.asarray(apply(T_world_camera, body.joints_camera[0].astype(np.float64)), np.float64)
                 segment.trails.setdefault(body.track_id, []).append(pelvis)
         moment = Moment.from_estimate(image, estimate)
         interest = moment.interest()
@@ -92,7 +91,6 @@ class OverviewCollector:
         points = estimate.points_camera[::stride, ::stride].reshape(-1, 3)
         with np.errstate(invalid="ignore"):
             keep = (np.isfinite(points).all(axis=1) & (points[:, 2] <= _MAX_RANGE_M)
-                    & (estimate.confidence[::stride, ::stride].reshape(-1) >= _MIN_CONFIDENCE)
                     & (estimate.people_mask[::stride, ::stride].reshape(-1) == 0))
         segment.points.append(apply(estimate.T_world_camera, points[keep]).astype(np.float32))
         segment.colors.append(estimate.colors[::stride, ::stride].reshape(-1, 3)[keep])

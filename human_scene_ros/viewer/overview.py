@@ -41,6 +41,7 @@ _MOMENT_COLOR: Color = (0.85, 0.18, 0.20)
 WIDTH, HEIGHT = 1920, 1080
 _MARGIN, _GAP, _HEAD, _FOOT, _LABEL = 44, 28, 92, 62, 34
 _LEFT = 690  # widest the panels on the left may get, with the colour bar
+_LEFT_PORTRAIT = 900
 _BAR = 94
 _SCALE_3D = 2  # supersampling of the 3-D view
 
@@ -108,6 +109,8 @@ class Moment:
             if person.seen and inside.any():
                 extent = np.ptp(uv[inside], axis=0).max() / max(height, width)
                 score += inside.mean() ** 2 * (1.0 + min(float(extent), 0.6))
+            elif not person.seen:
+                score -= 0.5
         return score
 
 
@@ -140,7 +143,7 @@ class Overview:
 
 def save_overview(path: Path, overview: Overview, body_model: BodyModel) -> None:
     """Draw and write a PNG."""
-    Image.fromarray(draw_overview(overview, body_model)).save(path, optimize=True)
+    Image.fromarray(draw_overview(overview, body_model)).save(path)
 
 
 def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
@@ -151,18 +154,22 @@ def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
     draw.text((WIDTH - _MARGIN, 46), overview.subtitle, _SOFT, _font(19), anchor="rt")
 
     body_height = HEIGHT - _HEAD - _FOOT
-    panel_height = (body_height - _GAP) // 2 - _LABEL
     moment = overview.moment
-    second = _HEAD + _LABEL + panel_height + _GAP
-    fitted = _fit(moment.image.shape[1], moment.image.shape[0], _LEFT - _BAR, panel_height)
+    height, width = moment.image.shape[:2]
+    if height > 1.2 * width:  # portrait: side by side, else one above the other
+        fitted = _fit(width, height, (_LEFT_PORTRAIT - _BAR - _GAP) // 2, body_height - _LABEL)
+        second = (_MARGIN + fitted[0] + _GAP, _HEAD)
+    else:
+        panel_height = (body_height - _GAP) // 2 - _LABEL
+        fitted = _fit(width, height, _LEFT - _BAR, panel_height)
+        second = (_MARGIN, _HEAD + _LABEL + panel_height + _GAP)
     _panel(page, (_MARGIN, _HEAD), "Input and projected bodies", _people_panel(moment, body_model, fitted))
-    _panel(page, (_MARGIN, second), "Depth", _depth_panel(moment, fitted))
+    _panel(page, second, "Depth", _depth_panel(moment, fitted))
 
-    left = _MARGIN + fitted[0] + _BAR + _GAP
+    left = second[0] + fitted[0] + _BAR + _GAP
     size = (WIDTH - _MARGIN - left, body_height - _LABEL)
-    people = len(overview.trails)
-    label = f"Scene from outside: map without people, camera path, {people} {'person' if people == 1 else 'people'}"
-    draw.text((left, _HEAD), label, _SOFT, _font(19), anchor="lt")
+    draw.text((left, _HEAD), "Scene from outside: map without people, camera path, people and where they went", _SOFT,
+              _font(19), anchor="lt")
     view, legend = _scene_view(overview, body_model, *size)
     page.paste(view, (left, _HEAD + _LABEL))
     _legend(draw, legend, (left + 18, _HEAD + _LABEL + 18))
@@ -226,7 +233,8 @@ def _people_panel(moment: Moment, body_model: BodyModel, size: tuple[int, int]) 
             image = (1.0 - cover) * image + cover * filled
     canvas = np.clip(255.0 * image, 0, 255).astype(np.uint8)
     for person in moment.people:
-        _draw_skeleton(canvas, person, camera)
+        if person.seen:
+            _draw_skeleton(canvas, person, camera)
     return canvas
 
 
@@ -299,14 +307,12 @@ def _scene_view(overview: Overview, body_model: BodyModel, width: int,
     canvas = Canvas(camera, _PANEL_RGB)
 
     _floor_grid(canvas, T_eye_world, overview, people, points, floor_z)
-    tint = 0.85 * colors.astype(np.float32) / 255.0 + 0.15 * np.float32(_PANEL_RGB)
+    tint = colors.astype(np.float32) * np.float32(0.85 / 255.0) + np.float32(0.15) * np.asarray(_PANEL_RGB, np.float32)
     canvas.points(apply(T_eye_world, points), tint, 2, size_m=1.1 * _spacing(points))
 
     for track_id, trail in overview.trails.items():
-        trail = np.asarray(trail, np.float64)
         if len(trail) > 1:
-            flat = np.column_stack([trail[:, :2], np.full(len(trail), floor_z + 0.01)])
-            canvas.line(apply(T_eye_world, _smooth(flat)), track_color(track_id), 7, bias_m=0.10)
+            canvas.line(apply(T_eye_world, _smooth(_on_floor(trail, floor_z))), track_color(track_id), 7, bias_m=0.10)
     for person, posed, faces in people:
         if posed is not None:
             canvas.mesh(apply(T_eye_world, posed), faces, track_color(person.track_id),
@@ -342,7 +348,7 @@ def _people_world(moment: Moment, body_model: BodyModel) -> list[
         posed, faces = None, np.zeros((0, 3), np.int64)
         if person.parameters is not None:
             mesh, faces = vertices(body_model, person.parameters, lod=_best_lod(body_model))
-            posed = apply(moment.T_world_camera, np.asarray(mesh, np.float64))
+            posed = np.asarray(apply(moment.T_world_camera, mesh), np.float64)
         people.append((person, posed, faces))
     return people
 
@@ -368,7 +374,10 @@ def _viewpoint(overview: Overview,
     path = np.asarray(overview.path, np.float64)
     important = [path[:, :3, 3]]
     important += [posed for _, posed, _ in people if posed is not None]
-    important += [np.asarray(t, np.float64) for t in overview.trails.values() if len(t)]
+    trails = [_on_floor(t, floor_z) for t in overview.trails.values() if len(t)]
+    if trails:  # a moment's mistake far away must not make everything else small
+        low, high = np.percentile(np.concatenate(trails), [4, 96], axis=0)
+        important.append(np.clip(np.concatenate(trails), low, high))
     if len(points):
         low, high = np.percentile(points, [6, 94], axis=0)
         corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1])
@@ -415,13 +424,12 @@ def _floor_grid(canvas: Canvas, T_eye_world: NDArray[np.float64], overview: Over
 def _camera_path(canvas: Canvas, T_eye_world: NDArray[np.float64], overview: Overview) -> None:
     path = np.asarray(overview.path, np.float64)
     centres = path[:, :3, 3]
-    if overview.true_path is not None:
-        true = np.asarray(overview.true_path, np.float64)
-        _dashed(canvas, apply(T_eye_world, true), _TRUTH_COLOR)
     along = np.linspace(0.0, 1.0, len(path))[:, None]
     canvas.line(apply(T_eye_world, centres), (1 - along) * _PATH_COLORS[0] + along * _PATH_COLORS[1], 7, bias_m=5.0)
+    if overview.true_path is not None:
+        _dashed(canvas, apply(T_eye_world, np.asarray(overview.true_path, np.float64)), _TRUTH_COLOR)
     moment = np.asarray(overview.moment.T_world_camera, np.float64)
-    shown = path[_spread(centres, 7)]
+    shown = path[_spread(centres)]
     for k, T_world_camera in enumerate(shown):
         t = k / max(len(shown) - 1, 1)
         _frustum(canvas, T_eye_world, T_world_camera, overview.moment.camera, 0.22,
@@ -429,11 +437,11 @@ def _camera_path(canvas: Canvas, T_eye_world: NDArray[np.float64], overview: Ove
     _frustum(canvas, T_eye_world, moment, overview.moment.camera, 0.38, np.array(_MOMENT_COLOR), 5)
 
 
-def _spread(centres: NDArray[np.float64], count: int) -> list[int]:
-    """Indices of at most `count` poses, evenly spaced along the path."""
+def _spread(centres: NDArray[np.float64], most: int = 7, spacing_m: float = 0.35) -> list[int]:
+    """Indices of poses evenly spaced along the path: at most `most`, and not closer than their frusta are large."""
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(centres, axis=0), axis=1))])
-    if along[-1] < 0.05:
-        return [0]
+    reach = float(np.linalg.norm(np.ptp(centres, axis=0)))
+    count = int(np.clip(reach / spacing_m + 1, 1, most))
     return sorted({int(np.argmin(np.abs(along - s))) for s in np.linspace(0.0, along[-1], count)})
 
 
@@ -454,13 +462,18 @@ def _dashed(canvas: Canvas, points_eye: NDArray[np.floating], color: Color) -> N
     dash = max(along[-1] / 60.0, 0.02)
     for start in np.arange(0.0, along[-1], 2.0 * dash):
         s = np.linspace(start, min(start + dash, along[-1]), 5)
-        canvas.line(np.column_stack([np.interp(s, along, points_eye[:, i]) for i in range(3)]), color, 5, bias_m=5.0)
+        canvas.line(np.column_stack([np.interp(s, along, points_eye[:, i]) for i in range(3)]), color, 5, bias_m=6.0)
 
 
 def _skeleton_world(canvas: Canvas, T_eye_world: NDArray[np.float64], moment: Moment, person: PersonView) -> None:
     joints = apply(T_eye_world @ moment.T_world_camera, np.asarray(person.joints_camera[:22], np.float64))
     for joint in range(1, len(joints)):
         canvas.line(joints[[joint, PARENTS[joint]]], track_color(person.track_id), 7)
+
+
+def _on_floor(trail: NDArray[np.floating], floor_z: float) -> NDArray[np.float64]:
+    trail = np.asarray(trail, np.float64)
+    return np.column_stack([trail[:, :2], np.full(len(trail), floor_z + 0.01)])
 
 
 def _smooth(points: NDArray[np.float64], window: int = 5) -> NDArray[np.float64]:

@@ -52,8 +52,10 @@ def images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 def with_people(network: HumanSceneNetwork, image: torch.Tensor, count: int) -> HumanSceneNetwork:
     """Set the detection threshold so that `count` people are found in the image; returns the network."""
-    human, grid = network.human_tokens(image, network.encode(image))
-    scores = network.detect(human, grid).scores.flatten().sort(descending=True).values
+    with torch.no_grad():
+        human, grid = network.human_tokens(image, network.encode(image))
+        found = network.detect(human, grid)
+    scores = found.scores.flatten().sort(descending=True).values
     assert scores[count] < scores[count - 1], "two equal scores: take another seed"
     threshold = float((scores[count - 1] + scores[count]) / 2)
     network.config = dataclasses.replace(network.config, detection_threshold=threshold)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from helpers import REPOSITORY
 
 LIMIT_S = 60.0

@@ -89,9 +89,9 @@ def test_full_turn_comes_back_to_where_it_began():
 def test_returning_to_an_old_view_uses_its_keyframe():
     poses = [pose(yaw_deg=45.0 * np.sin(0.1 * i)) for i in range(127)]
     results, state = follow(poses)
-    made_in_second_cycle = sum(r.new_keyframe for r in results[64:])
-    assert sum(r.new_keyframe for r in results[:64]) >= 3
-    assert made_in_second_cycle <= 2
+    made_first, made_again = (sum(r.new_keyframe for r in part) for part in (results[:64], results[64:]))
+    assert made_first >= 3
+    assert made_again <= made_first / 2
     assert errors(results, poses)[1] < 0.6
     assert len(state.keyframes) <= SHARP.max_keyframes
 
@@ -106,7 +106,7 @@ def test_doubtful_depth_costs_little():
 
     results, _ = follow(poses, KeyframeOdometry(OdometryConfig()), rough)
     position_m, rotation_deg = errors(results, poses)
-    assert position_m < 0.03  # of 0.59 m; 0.45 m when the depths are not estimated along
+    assert position_m < 0.04  # of 0.59 m; 0.45 m when the depths are not estimated along
     assert rotation_deg < 0.3
 
 
@@ -197,6 +197,15 @@ def test_depth_of_another_size_and_crop_is_looked_up_through_the_cameras():
     position_m, rotation_deg = errors(results, poses)
     assert position_m < 0.01
     assert rotation_deg < 0.2
+
+
+def test_poses_stay_rigid_over_many_keyframes():
+    """Inverting by the transpose must not let rounding grow along the chain of keyframes."""
+    results, state = follow([pose(yaw_deg=5.0 * i) for i in range(73)])
+    assert state.keyframes_made > 8
+    for result in results:
+        rotation = result.T_origin_camera[:3, :3]
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
 
 
 def test_step_changes_nothing_it_was_given():

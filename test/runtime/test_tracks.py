@@ -158,7 +158,7 @@ def test_smoothing_steadies_distance_shape_and_pose_but_leaves_the_head_on_its_r
         return np.mean([np.linalg.norm(b - true_joints, axis=1).mean() for b in bodies[20:]])
 
     raw, smooth = spread([f[0].joints_camera for f in frames]), spread([b[0].joints_camera for b in out])
-    assert smooth < 0.6 * raw
+    assert smooth < 0.7 * raw
     ray = true_joints[15] / true_joints[15, 2]
     for bodies in out:
         head = bodies[0].joints_camera[15]

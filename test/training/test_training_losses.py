@@ -27,8 +27,17 @@ def test_log_depth_is_least_at_the_truth_and_blind_to_sky():
     sky_changed[0, 0, 1] += 3.0
     assert torch.equal(at_truth, losses.log_depth(sky_changed, confidence, target))
     off = losses.log_depth(right + 0.1, confidence, target)
-    # |0.1| (1 + 0.5 * 1.5) more: the plain term and the confidence-weighted one.
+    # |0.1| more from the error and 0.5 * 1.5 * 0.1 more from the calibration of confidence.
     assert math.isclose(float(off - at_truth), 0.1 * 1.75, rel_tol=1e-4)
+
+
+def test_confidence_settles_at_alpha_over_error_and_does_not_weigh_depth():
+    target = torch.full((1, 1, 1), 2.0)
+    log_prediction = (target.log() + 0.1).requires_grad_()
+    confidence = torch.tensor([[[4.0]]], requires_grad=True)
+    losses.log_depth(log_prediction, confidence, target, alpha=0.4).backward()
+    assert abs(float(confidence.grad)) < 1e-6  # 0.4 / 0.1 = 4 is the optimum
+    assert math.isclose(float(log_prediction.grad), 1.0, rel_tol=1e-6)
 
 
 def test_depth_gradient_ignores_a_global_scale_and_sees_a_tilt():

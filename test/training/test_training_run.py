@@ -34,7 +34,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batch(shards) -> Batch:
-    return load_clips(open_shard(list_shards(shards)[0]), np.arange(4), 3)
+    return load_clips(open_shard(list_shards(shards)[0]), np.arange(4), np.arange(3))
 
 
 def projected_heads(batch: Batch) -> torch.Tensor:
@@ -103,6 +103,33 @@ def test_every_parameter_that_should_learn_gets_a_finite_gradient(batch, burn_in
     state = {"register_tokens.weight", "decoder_embed_state.weight", "decoder_embed_state.bias"}
     assert silent == (state if burn_in else set())
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("stage", ["scene", "bodies"])
+def test_a_stage_trains_its_part_only(batch, stage):
+    network = HumanSceneNetwork(NETWORK_PRESETS["nano"])
+    config = dataclasses.replace(PRESETS["nano"], stage=stage)
+    network.downstream_head.window.forget_tokens()
+    terms = clip_losses(network, TorchBody(load_body_model()), batch, config, np.random.default_rng(0), 0)
+    torch.stack(list(terms.values())).sum().backward()
+    learning = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    window = {name for name, _ in network.named_parameters() if name.startswith("downstream_head.window.")}
+    if stage == "bodies":
+        assert learning == window
+    else:
+        assert not learning & window
+        assert len(learning) > 100
+
+
+def test_a_head_that_forgot_tokens_does_not_change_with_them():
+    window = HumanSceneNetwork(NETWORK_PRESETS["nano"]).downstream_head.window.eval()
+    torch.nn.init.normal_(window.out.weight)
+    pictures = torch.rand(2, 4, 96, 64)
+    before = window(pictures, torch.randn(2, 128))["pose6d"]
+    assert not torch.equal(before, window(pictures, torch.randn(2, 128))["pose6d"])
+    window.forget_tokens()
+    torch.testing.assert_close(window(pictures, torch.randn(2, 128))["pose6d"],
+                               window(pictures, torch.zeros(2, 128))["pose6d"])
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(batch):
