@@ -69,8 +69,10 @@ class FusionConfig:
             in the world + 0.2 x the same in canonical pose.
         position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
         pose: Chordal mean, or geodesic median from three views on.
-        smoothing: Share of the last sum of rotations that enters the next one; 0 = off.
-        smooth_position: Publish the filtered head where the views leave its depth open (one view, or two on a line).
+        smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
+            more for fewer views, less for more; 0 = off.
+        smooth_position: Publish the filtered head where the views leave its depth open (one view, or two on a
+            line).
         position_correlation: How many frames' worth of one measurement's error is shared with the next;
             the filter's measurement covariance is multiplied by it.
         align_time: Move points to the common stamp by the person's velocity.
@@ -99,7 +101,7 @@ class FusionConfig:
     association: Literal["mahalanobis", "paper"] = "mahalanobis"
     position: Literal["map", "rays", "mean"] = "map"
     pose: Literal["chordal", "median"] = "chordal"
-    smoothing: float = 0.3
+    smoothing: float = 0.4
     smooth_position: bool = True
     position_correlation: float = 4.0
     align_time: bool = True
@@ -722,7 +724,8 @@ class Fusion:
         if wide.any():
             self._settle_wide(rotations, weight, active, person, views, total, wide, status)
         if self.config.smoothing > 0.0:
-            total = total + self.config.smoothing * self._sum[active]
+            share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
+            total = total + share[:, None, None] * self._sum[active]
             self._sum[active] = total
             rotation = project_to_rotations(total.reshape(A, J, 3, 3))
         else:
