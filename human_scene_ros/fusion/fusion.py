@@ -185,6 +185,9 @@ class Fusion:
         self._filters = PointFilters()
         self._ids = np.zeros(0, np.int64)
         self._bound = np.zeros((0, V), np.int64)  # tracklet of each view, -1 = none
+        self._bound_seen = np.zeros((0, V))  # when that tracklet was last seen
+        self._free_seen: dict[tuple[int, int], float] = {}  # view and tracklet
+        self._free_before = np.zeros(0)
         self._bias = np.zeros((0, V))  # logarithm of seen over true depth
         self._covariance = np.zeros((0, 3, 3))
         self._sum = np.zeros((0, J, 9))
@@ -357,6 +360,7 @@ class Fusion:
         free = np.flatnonzero(owner < 0)
         canonical: Array | None = None
         if len(free):
+            self._note(seen, free)
             canonical = self._pose_positions(seen.rotations[free], seen.betas[free])[1]
             if people:
                 self._adopt(seen, owner, free, canonical)
@@ -421,12 +425,27 @@ class Fusion:
         else:
             squared = self._distance_squared(seen, row, column).reshape(len(free), -1)
             cost, gate = np.sqrt(squared + (pose / self.config.pose_sigma_m)**2), self.config.gate
-        cost = np.where(taken[:, seen.view[free]].T, np.inf, cost)
+        cost = np.where(taken[:, seen.view[free]].T | self._were_two(seen, free), np.inf, cost)
         for v in np.unique(seen.view[free]):
             mine = np.flatnonzero(seen.view[free] == v)
             for i, person in gated_assignment(cost[mine], gate):
                 owner[free[mine[i]]] = person
                 self._bound[person, v] = seen.tracklet[free[mine[i]]]
+
+    def _note(self, seen: _Measured, free: Index) -> None:
+        """When each tracklet that is free now was free before."""
+        if len(self._free_seen) > 4096:
+            self._free_seen = dict(list(self._free_seen.items())[-2048:])
+        self._free_before = np.full(len(seen.view), np.nan)
+        for i in free:
+            key = int(seen.view[i]), int(seen.tracklet[i])
+            self._free_before[i] = self._free_seen.get(key, math.nan)
+            self._free_seen[key] = float(seen.stamp[i])
+
+    def _were_two(self, seen: _Measured, free: Index) -> NDArray[np.bool_]:
+        """(n, people) pairs that cannot be: the view last saw this tracklet beside the one bound to the person."""
+        last = self._bound_seen[:, seen.view[free]].T
+        return (self._bound[:, seen.view[free]].T >= 0) & (self._free_before[free, None] == last)
 
     def _paper_to_people(self, seen: _Measured, free: Index, canonical: Array) -> Array:
         root = seen.rotations[free, 0].reshape(-1, 3, 3)
@@ -511,6 +530,7 @@ class Fusion:
         self._ids = grown(self._ids, self._person_count)
         self._person_count += 1
         self._bound = np.concatenate([self._bound, bound])
+        self._bound_seen = grown(self._bound_seen, np.full(len(self._views), stamp_s))
         self._bias = grown(self._bias, np.zeros(len(self._views)))
         self._covariance = grown(self._covariance, covariance)
         self._sum = grown(self._sum, np.zeros((J, 9)))
@@ -584,8 +604,8 @@ class Fusion:
         if alive.all():
             return
         self._filters.keep(alive)
-        for name in ("_ids", "_bound", "_bias", "_covariance", "_sum", "_rotation", "_canonical", "_betas",
-                     "_betas_weight", "_seen", "_age", "_confirmed"):
+        for name in ("_ids", "_bound", "_bound_seen", "_bias", "_covariance", "_sum", "_rotation", "_canonical",
+                     "_betas", "_betas_weight", "_seen", "_age", "_confirmed"):
             setattr(self, name, getattr(self, name)[alive])
         renumbered = np.cumsum(alive) - 1
         owner[owner >= 0] = renumbered[owner[owner >= 0]]
@@ -599,6 +619,7 @@ class Fusion:
         person = np.searchsorted(active, owner[rows])  # place of each used detection among the active people
         member = (np.arange(len(active))[:, None] == person).astype(np.float64)  # (people, detections)
         views = member.sum(axis=1).astype(np.int64)
+        self._bound_seen[owner[rows], seen.view[rows]] = seen.stamp[rows]
         status = np.where(views == 1, int(PersonStatus.SINGLE_VIEW), 0)
 
         head, covariance = self._fuse_heads(stamp_s, seen, rows, active, person, member, views, status)
