@@ -152,6 +152,7 @@ class NetworkConfig:
         body_head: "token": body from the person's token; "window": from an image window placed by it.
         window_size: Width and height of that window, pixels; multiples of 16.
         detection_threshold: Least head score of a detection.
+        birth_threshold: Least head score that may begin a track; weaker detections only continue one.
         nms_kernel: Side of the window of non-maximum suppression, tokens.
         track_bank_cap: Most people remembered for re-identification.
         use_ttt3r: Gate the state update by the attention it received (TTT3R).
@@ -188,6 +189,7 @@ class NetworkConfig:
     body_head: Literal["token", "window"] = "token"
     window_size: tuple[int, int] = (64, 96)
     detection_threshold: float = 0.3
+    birth_threshold: float = 0.3
     nms_kernel: int = 3
     track_bank_cap: int = 1024
     use_ttt3r: bool = False

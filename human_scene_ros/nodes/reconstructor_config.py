@@ -52,7 +52,7 @@ class InputConfig:
 class BodiesConfig:
     """Detection and the body message."""
 
-    min_score: float = option(0.3, "Detections below this score are ignored, 0 to 1.", low=0.0, high=1.0,
+    min_score: float = option(0.0, "No track begins below this detection score; 0 = the preset's own.", low=0.0, high=1.0,
                               dynamic=True)
     max_people: int = option(20, "People per image at most.", low=0, high=100, dynamic=True)
     joint_set: int = option(2, "Joints in the message: 0 none, 1 the 22 of the body, 2 all 55.", low=0,

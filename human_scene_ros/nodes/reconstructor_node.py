@@ -70,7 +70,7 @@ class ReconstructorNode(LifecycleNode):
         self._mailbox: Any = None
         self._worker: Worker[Arrival] | None = None
         self._lock = threading.Lock()  # held during a step; whoever changes the stream takes it
-        self._paused = False
+        self._paused = self._was_silent = False
         self._last_stamp_ns: int | None = None
         self._failures_in_a_row = 0
         self._map_due, self._rate_due = Throttle(), Throttle()
@@ -261,8 +261,9 @@ class ReconstructorNode(LifecycleNode):
     def _report(self) -> None:
         """Status and diagnostics, on a steady timer."""
         report, silence = self._publish_status(), self._silence()
-        if silence and self._health.notes.add("silence", Level.WARN, "no images"):
+        if silence and not self._was_silent:
             self.get_logger().warning(silence)
+        self._was_silent = bool(silence)
         self._diagnostics_publisher.publish(convert.to_diagnostics(
             self.get_clock().now().nanoseconds, self._health.reports(
                 report, silence=silence, input_text=self._input.describe() if self._input else "not subscribed",

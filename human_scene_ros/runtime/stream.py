@@ -63,7 +63,8 @@ class StreamConfig:
     """How one camera stream is run. May be exchanged between frames (`HumanSceneStream.config`).
 
     Args:
-        min_score: Detections below it are ignored; the network itself ignores those below its own threshold.
+        min_score: No track begins with a detection below it; 0 = the preset's own. Weaker detections, down to
+            the network's threshold, only continue a track.
         max_people: People per frame at most, the best scores first.
         duplicate_distance_m: Of two heads nearer than this across the viewing ray, the weaker is dropped.
         mask_threshold: Person probability from which a pixel is a person; 0 = the preset's own.
@@ -80,7 +81,7 @@ class StreamConfig:
         precision: "auto" and "float32": float32; "bfloat16": mixed precision by autocast.
     """
 
-    min_score: float = 0.3
+    min_score: float = 0.0
     max_people: int = 20
     duplicate_distance_m: float = 0.12
     mask_threshold: float = 0.0
@@ -173,7 +174,9 @@ class HumanSceneStream:
             raise ConfigError(f"stream.camera_pose = 'network', but the network '{self.network.config.name}' has no "
                               f"pose head; use 'auto' or 'odometry'")
         self._config = config
-        self._tracker = Tracker(self.body_model, config.track, config.smoothing)
+        birth_score = config.min_score or self.network.config.birth_threshold
+        self._tracker = Tracker(self.body_model, dataclasses.replace(config.track, birth_score=birth_score),
+                                config.smoothing)
         self._odometry = KeyframeOdometry(config.odometry)
 
     @property
@@ -344,7 +347,6 @@ class HumanSceneStream:
         """The frame's bodies in the camera frame, best first, without duplicates."""
         scores = output.detection_score[0].float().cpu().numpy()
         order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] >= self.config.min_score]
         if not len(order):
             return []
         arrays = {name: getattr(output, name)[0].float().cpu().numpy()

@@ -41,6 +41,8 @@ class TrackConfig:
         max_distance_m: Distance between a track's prediction and the body that continues it, at most; along the
             viewing ray it is forgiven in proportion to `depth_noise` and the distance from the camera.
         timeout_s: A person who has not been seen for so long is lost; until then the body is predicted.
+        birth_score: Least score of a body that may begin a track; weaker ones only continue one, because a
+            place where somebody was seen just before needs less evidence (arXiv 2110.06864).
         confirm_hits: Bodies until a track is confirmed.
         depth_noise: Relative standard deviation of a body's distance from the camera.
         lateral_noise_m: Standard deviation of a pelvis across the viewing ray.
@@ -51,6 +53,7 @@ class TrackConfig:
 
     max_distance_m: float = 0.7
     timeout_s: float = 1.0
+    birth_score: float = 0.0
     confirm_hits: int = 3
     depth_noise: float = 0.12
     lateral_noise_m: float = 0.08
@@ -218,6 +221,8 @@ class Tracker:
         for j, observation in enumerate(observations):
             if j in track_of:
                 drafts.append(self._continued(tracks[track_of[j]], observation, pelvis_world[j], view))
+                continue
+            if observation.score < self.config.birth_score:
                 continue
             known = identities.pop(observation.identity, None) if observation.identity is not None else None
             drafts.append(self._born(next_id if known is None else known, observation, pelvis_world[j], view))

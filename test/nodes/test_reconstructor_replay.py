@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def parameters(folder):
     return {"model.checkpoint": str(untrained_checkpoint(folder)), "diagnostics.period": 0.2,
-            "bodies.min_score": 0.0, "track.confirm_hits": 1}
+            "bodies.min_score": 0.001, "track.confirm_hits": 1}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tiny_network import NANO, OFFICIAL, make  # noqa: E402 - lies in test/model
 
 BODY = load_body_model()
 FRAME_NS = 100_000_000
-EVERYBODY = StreamConfig(min_score=0.0)
+EVERYBODY = StreamConfig(min_score=1e-3)
 
 
 def stream_of(config, settings=EVERYBODY, **changes):
