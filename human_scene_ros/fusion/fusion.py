@@ -56,6 +56,7 @@ _ON_RAY_M = 0.15
 _SAME_POSE_M = 0.30
 _MAX_BIAS = 0.5
 _SHARP_M = 0.09
+_POSE_MEMORY_S = 0.2  # the pose from before a longer gap says nothing about now
 _SURE_DEPTH = 0.03  # a fused point so well known along the ray can teach the view its error
 _HEAD_TO_PELVIS_M = 0.6  # only to decide who is cut off by the image border
 
@@ -746,6 +747,7 @@ class Fusion:
             self._settle_wide(rotations, weight, active, person, views, total, wide, status)
         if self.config.smoothing > 0.0:
             share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
+            share = np.where(self._stamp - self._seen[active] > _POSE_MEMORY_S, 0.0, share)
             total = total + share[:, None, None] * self._sum[active]
             self._sum[active] = total
             rotation = project_to_rotations(total.reshape(A, J, 3, 3))

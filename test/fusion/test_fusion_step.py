@@ -264,3 +264,16 @@ def test_senseless_settings_are_refused(values: dict):
 def test_wrong_shapes_are_refused():
     with pytest.raises(ShapeError):
         fusion_for(exact_clip(frames=1)).step(0.0, dataclasses.replace(nobody(), pose=np.zeros((0, 22, 3))))
+
+
+def test_after_a_gap_the_old_pose_is_forgotten():
+    clip = exact_clip(frames=6)
+    fusion = fusion_for(clip)
+    for k, _, detections in frames_of(clip):
+        before = fusion.step(k / FPS, detections)
+    pose = detections.pose.copy()
+    pose[:, 1:] = -0.3
+    after = fusion.step(1.0, dataclasses.replace(detections, pose=pose, stamp_s=np.full(len(pose), 1.0)))
+    assert set(after.people.person_id) <= set(before.people.person_id) and len(after.people)
+    from human_scene_ros.fusion.rotations import matrices_from_rotvecs
+    assert np.allclose(after.people.rotations[:, 1:], matrices_from_rotvecs(np.full(3, -0.3)), atol=1e-6)
