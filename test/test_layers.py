@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "mapping": _SCENE | {"mapping"},
     "sources": _SCENE | {"sources"},
     "evaluation": _SCENE | {"evaluation"},
+    "fusion": _SCENE | {"fusion"},
     "synthetic": _SCENE | {"synthetic"},
     "runtime": _SCENE | {"runtime", "model", "mapping"},
     "training": _SCENE | {"training", "model", "synthetic", "evaluation"},
     "viewer": _SCENE | {"viewer", "evaluation"},
-    "nodes": _SCENE | {"nodes", "model", "runtime", "mapping", "sources"},
+    "nodes": _SCENE | {"nodes", "model", "runtime", "fusion", "mapping", "sources"},
 }
 EVERYTHING = SHARED | set(MAY_IMPORT) | {"commands", "cli"}
 for _name in ("commands", "cli"):

@@ -1,7 +1,8 @@
 """`human-scene check DIR`: is this installation numerically right? Compares against a folder of fixtures.
 
 Two layouts are known: network folders (config.json, weights.safetensors, streams; any dimensions and seeds) and
-golden folders of metrics. A folder may hold any subset of the files; unknown files are named, not passed over.
+golden folders of metrics and of the fusion. A folder may hold any subset of the files; unknown files are named,
+not passed over.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def check_folder(folder: Path, device: str = "cpu") -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; expected one with .npz fixtures")
-    from human_scene_ros.commands import check_network
+    from human_scene_ros.commands import check_fusion, check_network
     from human_scene_ros.evaluation import golden
 
     results, skipped, problems = {}, [], []
@@ -61,7 +62,7 @@ def check_folder(folder: Path, device: str = "cpu") -> dict[str, Any]:
             if check_network.known(path):
                 results[path.name] = check_network.check_file(path, device)
             else:
-                results[path.name] = golden.check_file(path)
+                results[path.name] = golden.check_file(path) or check_fusion.check_file(path)
         except check_network.HumanSceneError as error:
             results[path.name] = []
             problems.append(f"{path.name}: {error}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from human_scene_ros.evaluation import matching, metrics
 from human_scene_ros.evaluation.alignment import umeyama
 from human_scene_ros.evaluation.depth import depth_errors
+from human_scene_ros.evaluation.tracking import TrackingAccumulator
 from human_scene_ros.evaluation.trajectory import trajectory_errors
 from human_scene_ros.geometry.transform import make_transform, matrix_from_quat_wxyz
 
@@ -177,7 +178,7 @@ def _depth(arrays: Arrays) -> Iterator[Comparison]:
 
 
 def _detection_tracking(arrays: Arrays) -> Iterator[Comparison]:
-    """2-D matching, pair association, PCK, PCDR; the MOT metrics (`t*`) are not part of the package."""
+    """2-D matching, MOT scores, pair association, PCK, PCDR."""
     i = 0
     while f"m{i}_match" in arrays:
         found = matching.match_keypoints(arrays[f"m{i}_pred_2d"], arrays[f"m{i}_gt_2d"])
@@ -189,6 +190,20 @@ def _detection_tracking(arrays: Arrays) -> Iterator[Comparison]:
         # The reference divides by nothing to 0 and rounds the fractions to two decimals.
         rounded = [0.0 if np.isnan(score) else 100.0 * round(score, 2) for score in scores]
         yield Comparison(f"m{i}_prf1_pct", relative_rms(rounded, arrays[f"m{i}_prf1_pct"], floor=1e-9), 1e-6)
+        i += 1
+    i = 0
+    while f"t{i}_gt" in arrays:
+        gt, rows = arrays[f"t{i}_gt"], arrays[f"t{i}_hyp_frame_id_xyz"]
+        accumulator = TrackingAccumulator(float(arrays[f"t{i}_gate_m"]))
+        for frame, truth in enumerate(gt):
+            known = np.flatnonzero(np.isfinite(truth).all(axis=1))
+            mine = rows[rows[:, 0] == frame]
+            accumulator.add(known, truth[known], mine[:, 1].astype(np.int64), mine[:, 2:])
+        mot = dataclasses.asdict(accumulator.result())
+        expected = arrays[f"t{i}_motmetrics"]
+        values = [mot[str(name).removeprefix("num_")] for name in arrays["t_order"]]
+        yield Comparison(f"t{i}_motmetrics", max(relative_rms(a, b, floor=1e-9) for a, b in zip(
+            values, expected, strict=True)), 1e-6)
         i += 1
     i = 0
     while f"a{i}_pred" in arrays:

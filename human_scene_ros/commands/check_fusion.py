@@ -1,0 +1,217 @@
+"""Golden vectors of the fusion: one check per file of the fixture folder, used by `human-scene check DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.evaluation.golden import Comparison, relative_rms
+from human_scene_ros.fusion import assignment, rotations, scale, surface, tracker, triangulation
+from human_scene_ros.fusion.extrinsics import PeopleTracks, pose_from_people
+from human_scene_ros.geometry.transform import invert
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def check_file(path: Path) -> list[Comparison]:
+    """Compare one `.npz`; an empty list means that this file is about something else."""
+    check = CHECKS.get(path.stem)
+    if check is None:
+        return []
+    with np.load(path, allow_pickle=False) as arrays:
+        return [dataclasses.replace(c, name=f"{path.stem}/{c.name}") for c in check(arrays)]
+
+
+def _exact(name: str, same: bool) -> Comparison:
+    return Comparison(name, 0.0 if same else float("inf"), 0.0)
+
+
+def _angle(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    return float(rotations.rotation_angles(np.asarray(a).T @ np.asarray(b)))
+
+
+def _rotation(arrays: Arrays) -> Iterator[Comparison]:
+    for i in range(len(arrays["names"])):
+        c = f"c{i}_"
+        q, w = arrays[c + "q_xyzw"], arrays[c + "w"]
+        R = rotations.Rotation.from_quat(q).as_matrix()
+        average = rotations.average_rotation(R, w)
+        ambiguous = bool(arrays[c + "ambiguous"])
+        yield _exact(c + "ambiguous", (average.status == rotations.RotationStatus.AMBIGUOUS) == ambiguous)
+        yield Comparison(c + "eig_desc", float(np.abs(average.eigenvalues - arrays[c + "eig_desc"]).max()), 1e-9)
+        if ambiguous:
+            continue
+        yield Comparison(c + "markley_R", _angle(average.rotation, arrays[c + "markley_R"]), 1e-9)
+        if c + "karcher_R" in arrays:
+            yield Comparison(c + "karcher_R", _angle(rotations.karcher_mean(R, w), arrays[c + "karcher_R"]), 1e-6)
+        if c + "geomedian_R" in arrays:
+            median = rotations.exact_geodesic_median(R, w)
+            yield Comparison(c + "geomedian_R", _angle(median, arrays[c + "geomedian_R"]), 1e-6)
+    if "betas" in arrays:
+        mean = rotations.mean_betas(arrays["betas"], arrays["betas_w"])
+        yield Comparison("betas_mean", relative_rms(mean, arrays["betas_mean"]), 1e-9)
+        yield Comparison("betas_median", relative_rms(np.median(arrays["betas"], axis=0), arrays["betas_median"]), 1e-9)
+
+
+def _triangulation(arrays: Arrays) -> Iterator[Comparison]:
+    for i in range(len(arrays["names"])):
+        c = f"c{i}_"
+        C, d, w = (arrays[c + key] for key in ("C", "d", "w"))
+        solution = triangulation.solve_rays(C, d, w)
+        status = int(arrays[c + "status"])
+        yield _exact(c + "status", int(solution.status) == status)
+        condition = float(arrays[c + "lambda_min_over_sumw"])
+        yield Comparison(c + "lambda_min_over_sumw", abs(solution.condition - condition), 1e-9)
+        if status in (0, 3):
+            size = max(1.0, float(np.linalg.norm(arrays[c + "X_ls"])))
+            error = float(np.linalg.norm(solution.point - arrays[c + "X_ls"])) / size
+            yield Comparison(c + "X_ls", error, 1e-9)
+            used = w > 0.0
+            for key, ours in (("ray_depth", solution.depths), ("ray_residual", solution.residuals)):
+                yield Comparison(c + key, relative_rms(ours[used], arrays[c + key][used], floor=1.0), 1e-9)
+    if "outlier_case_index" in arrays:
+        c = f"c{int(arrays['outlier_case_index'])}_"
+        C, d, w = (arrays[c + key] for key in ("C", "d", "w"))
+        for name, point in (("robust", triangulation.triangulate(C, d, w).point),
+                            ("huber", triangulation.huber_triangulate(C, d, w).point)):
+            error = float(np.linalg.norm(point - arrays["outlier_case_X_true"]))
+            yield Comparison(f"outlier_case_X_true_{name}", error if np.isfinite(error) else float("inf"), 0.08)
+    i = 0
+    while f"map{i}_x" in arrays:
+        point, covariance = triangulation.fuse_points(arrays[f"map{i}_x"], arrays[f"map{i}_cov"], huber=None)
+        yield Comparison(f"map{i}_X", relative_rms(point, arrays[f"map{i}_X"], floor=1.0), 1e-9)
+        yield Comparison(f"map{i}_P", relative_rms(covariance, arrays[f"map{i}_P"]), 1e-9)
+        i += 1
+
+
+def _sinkhorn_tracker(arrays: Arrays) -> Iterator[Comparison]:
+    for i in range(len(arrays["names"])):
+        c = f"c{i}_"
+        ours = tracker.sinkhorn_log(arrays[c + "scores"], float(arrays[c + "alpha"]), int(arrays[c + "iters"]))
+        expected = arrays[c + "logP"]
+        error = float(np.abs(ours - expected).max() / max(1.0, np.abs(expected).max()))
+        yield Comparison(c + "logP", error, 1e-9)
+    i = 0
+    while f"trk{i}_tokens" in arrays:
+        reference = tracker.ReferenceTracker()
+        offsets = arrays[f"trk{i}_frame_offsets"]
+        tokens = arrays[f"trk{i}_tokens"].astype(np.float64)
+        ids: list[int] = []
+        sizes = []
+        for first, last in zip(offsets[:-1], offsets[1:], strict=True):
+            ids += reference.step(tokens[first:last])
+            sizes.append(reference.memory_size)
+        yield _exact(f"trk{i}_ids", ids == arrays[f"trk{i}_ids"].tolist())
+        yield _exact(f"trk{i}_memory_size_after", sizes == arrays[f"trk{i}_memory_size_after"].tolist())
+        i += 1
+
+
+def _assignment(arrays: Arrays) -> Iterator[Comparison]:
+    for i in range(len(arrays["names"])):
+        c = f"c{i}_"
+        cost, gate = arrays[c + "cost"], float(arrays[c + "gate"])
+        pairs = assignment.gated_assignment(cost, gate)
+        gain = float((gate - cost[pairs[:, 0], pairs[:, 1]]).sum())
+        yield _exact(c + "pairs", sorted(pairs.tolist()) == sorted(arrays[c + "pairs"].tolist()))
+        yield Comparison(c + "total_gain", abs(gain - float(arrays[c + "total_gain"])), 1e-9)
+    for i, name in enumerate(arrays["group_names"]):
+        g = f"g{i}_"
+        view, cost, gate = arrays[g + "view"], arrays[g + "cost"], float(arrays[g + "gate"])
+        labels = assignment.group_detections(view, cost, gate)
+        clash = any(len(set(view[labels == k].tolist())) < (labels == k).sum() for k in np.unique(labels))
+        yield _exact(g + "one_per_view", not clash)
+        objective = assignment.group_objective(labels, cost, gate)
+        yield Comparison(g + "objective", abs(objective - float(arrays[g + "objective"])), 1e-9)
+        if str(name) != "two_people_same_place":  # there any grouping of that objective is right
+            expected = arrays[g + "labels"]
+            same = (labels[:, None] == labels) == (expected[:, None] == expected)
+            yield _exact(g + "labels", bool(same.all()))
+
+
+def _scale(arrays: Arrays) -> Iterator[Comparison]:
+    for i in range(len(arrays["names"])):
+        c = f"c{i}_"
+        samples = scale.scale_samples(arrays[c + "K"], arrays[c + "head_cam"], arrays[c + "head_to_pelvis_cam"],
+                                      arrays[c + "head_uv"], arrays[c + "pelvis_uv"])
+        yield Comparison(c + "ell_smpl", relative_rms(samples.length_smpl_px, arrays[c + "ell_smpl"]), 1e-9)
+        yield Comparison(c + "ell_img", relative_rms(samples.length_image_px, arrays[c + "ell_img"]), 1e-9)
+        yield Comparison(c + "ratio", relative_rms(samples.ratio, arrays[c + "ratio"]), 1e-9)
+        yield _exact(c + "valid", bool((samples.valid == arrays[c + "valid"]).all()))
+        yield Comparison(c + "rho", relative_rms(samples.rho, arrays[c + "rho"]), 1e-6)
+        modes: tuple[tuple[str, Literal["median", "mean", "trimmed"]], ...] = (
+            ("r_mean_paper", "mean"), ("rho_median", "median"), ("rho_trimmed20", "trimmed"))
+        for key, mode in modes:
+            ours = scale.estimate_scale(samples, mode=mode).factor
+            yield Comparison(c + key, relative_rms(ours, arrays[c + key]), 1e-6)
+        of_ratios = dataclasses.replace(samples, rho=samples.ratio)
+        yield Comparison(c + "r_median", relative_rms(scale.estimate_scale(of_ratios).factor, arrays[c + "r_median"]),
+                         1e-9)
+
+
+def _extrinsics(arrays: Arrays) -> Iterator[Comparison]:
+    for i in range(len(arrays["names"])):
+        c = f"c{i}_"
+        result = pose_from_people(PeopleTracks(arrays[c + "stamp_A"], arrays[c + "joints_A"]),
+                                  PeopleTracks(arrays[c + "stamp_B"], arrays[c + "joints_B"]))
+        difference = invert(arrays[c + "true_T_A_B"]) @ result.T_a_b
+        angle = float(np.degrees(rotations.rotation_angles(difference[:3, :3])))
+        yield Comparison(c + "rot_deg", angle, float(arrays[c + "tol_rot_deg"]))
+        distance = float(np.linalg.norm(result.T_a_b[:3, 3] - arrays[c + "true_T_A_B"][:3, 3]))
+        yield Comparison(c + "trans_m", distance, float(arrays[c + "tol_trans_m"]))
+        yield _exact(c + "dt_observable", result.offset_observable == bool(arrays[c + "dt_observable"]))
+        if arrays[c + "dt_observable"]:
+            yield Comparison(c + "dt_s", abs(result.offset_s - float(arrays[c + "true_dt"])),
+                             float(arrays[c + "tol_dt_s"]))
+
+
+def _surface(arrays: Arrays) -> Iterator[Comparison]:
+    i = 0
+    while f"s{i}_verts_cam" in arrays:
+        s = f"s{i}_"
+        vertices = arrays[s + "verts_cam"].astype(np.float64)
+        points = arrays[s + "points_cam"]
+        labels = surface.label_points(points, vertices, arrays[s + "verts_canonical"], float(arrays[s + "radius_m"]))
+        yield _exact(s + "nn_person", bool((labels.person == arrays[s + "nn_person"]).all()))
+        yield _exact(s + "nn_vertex", bool((labels.vertex == arrays[s + "nn_vertex"]).all()))
+        human = labels.person >= 0  # the distance of nobody's points is not needed anywhere
+        yield Comparison(s + "nn_dist", relative_rms(labels.distance_m[human], arrays[s + "nn_dist"][human]), 1e-9)
+        yield Comparison(s + "canonical_rgb", relative_rms(labels.canonical, arrays[s + "canonical_rgb"]), 1e-9)
+        chamfer, order = [], []
+        for p in range(len(vertices)):
+            visible, mine = vertices[p][arrays[s + "visible"][p]], points[arrays[s + "instance_gt"] == p]
+            chamfer.append(surface.one_way_chamfer(visible, mine))
+            order.append(surface.depth_order(visible, mine))
+        yield Comparison(s + "one_way_chamfer_m", relative_rms(chamfer, arrays[s + "one_way_chamfer_m"]), 1e-9)
+        yield Comparison(s + "depth_order_relu_m", relative_rms(order, arrays[s + "depth_order_relu_m"], 1e-3), 1e-9)
+        i += 1
+
+
+def _end_to_end(arrays: Arrays) -> Iterator[Comparison]:
+    """The whole route on recorded detections, by the acceptance limits of the benchmark."""
+    from human_scene_ros.commands.bench_fusion import run_clip
+    from human_scene_ros.synthetic.multiview import clip_from_arrays
+
+    scores = run_clip(clip_from_arrays(arrays)).scores
+    yield Comparison("assoc_precision_missing", 1.0 - scores["assoc_precision"], 0.02)
+    yield Comparison("assoc_recall_missing", 1.0 - scores["assoc_recall"], 0.05)
+    yield Comparison("id_switches", float(scores["id_switches"]), 0.0)
+    yield Comparison("wa_mpjpe_fused_mm", scores["wa_mpjpe_fused_mm"], 85.0)
+    yield Comparison("wa_mpjpe_fused_over_single", scores["wa_mpjpe_fused_mm"] / scores["wa_mpjpe_single_mm"], 0.4)
+
+
+CHECKS: dict[str, Callable[[Arrays], Iterator[Comparison]]] = {
+    "fusion_rotation": _rotation,
+    "fusion_triangulation": _triangulation,
+    "fusion_sinkhorn_tracker": _sinkhorn_tracker,
+    "fusion_assignment": _assignment,
+    "fusion_scale": _scale,
+    "fusion_extrinsics": _extrinsics,
+    "fusion_surface": _surface,
+    "bench_e2e_v4p3": _end_to_end,
+}
+"""File stem -> its check."""

@@ -1,0 +1,137 @@
+"""Multiple object tracking scores of points in space: CLEAR MOT (Bernardin and Stiefelhagen 2008) and IDF1.
+
+Definitions follow the usual toolkit: a correspondence that still holds is kept, the rest is assigned anew with
+as many pairs as the gate allows, and a change of partner counts as a switch however long the gap was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingScores:
+    """Scores of a whole sequence; fractions of nothing are NaN.
+
+    Args:
+        idf1: Identity F1 under the best one-to-one mapping of tracks to people.
+        idp: Identity precision.
+        idr: Identity recall.
+        mota: 1 - (misses + false positives + switches) / true positions.
+        motp: Mean distance of matched pairs, metres.
+        switches: Changes of the track that follows a person.
+        false_positives: Published positions that match nobody.
+        misses: True positions that nothing matches.
+        fragmentations: Interruptions of a person's tracking.
+        mostly_tracked: People followed at least 80 % of the time.
+        mostly_lost: People followed less than 20 % of the time.
+    """
+
+    idf1: float
+    idp: float
+    idr: float
+    mota: float
+    motp: float
+    switches: int
+    false_positives: int
+    misses: int
+    fragmentations: int
+    mostly_tracked: int
+    mostly_lost: int
+
+
+class TrackingAccumulator:
+    """Feed frame by frame, then ask for `result()`.
+
+    Args:
+        gate_m: Pairs at a greater distance never match.
+    """
+
+    def __init__(self, gate_m: float = 0.5) -> None:
+        self._gate = gate_m
+        self._partner: dict[int, int] = {}
+        self._history: dict[int, list[bool]] = defaultdict(list)  # per person: matched or missed
+        self._together: dict[tuple[int, int], int] = defaultdict(int)
+        self._distances: list[float] = []
+        self._switches = self._false_positives = self._truths = self._published = 0
+
+    def add(self, truth_id: NDArray[np.integer], truth: NDArray[np.floating], track_id: NDArray[np.integer],
+            published: NDArray[np.floating]) -> None:
+        """One frame.
+
+        Args:
+            truth_id: (G,).
+            truth: (G, 3) metres.
+            track_id: (H,).
+            published: (H, 3) metres.
+        """
+        people, tracks = [int(i) for i in truth_id], [int(i) for i in track_id]
+        distance = np.linalg.norm(np.reshape(truth, (-1, 1, 3)) - np.reshape(published, (1, -1, 3)), axis=-1)
+        near = distance <= self._gate
+        self._truths += len(people)
+        self._published += len(tracks)
+        for i, j in zip(*np.nonzero(near), strict=True):
+            self._together[people[i], tracks[j]] += 1
+        pairs: list[tuple[int, int]] = []
+        open_people, open_tracks = set(range(len(people))), set(range(len(tracks)))
+        for i, person in enumerate(people):
+            before = self._partner.get(person)
+            if before in tracks:
+                j = tracks.index(before)
+                if near[i, j] and j in open_tracks:
+                    pairs.append((i, j))
+                    open_people.discard(i)
+                    open_tracks.discard(j)
+        rows, columns = sorted(open_people), sorted(open_tracks)
+        if rows and columns:
+            block = np.ix_(rows, columns)
+            # A forbidden pair costs more than all allowed ones together: first as many pairs as possible.
+            cost = np.where(near[block], distance[block], 1e3 * (1.0 + self._gate) * (1 + min(near.shape)))
+            for a, b in zip(*linear_sum_assignment(cost), strict=True):
+                i, j = rows[a], columns[b]
+                if not near[i, j]:
+                    continue
+                self._switches += self._partner.get(people[i], tracks[j]) != tracks[j]
+                pairs.append((i, j))
+        for i, j in pairs:
+            self._partner[people[i]] = tracks[j]
+            self._distances.append(float(distance[i, j]))
+        matched = {i for i, _ in pairs}
+        for i, person in enumerate(people):
+            self._history[person].append(i in matched)
+        self._false_positives += len(tracks) - len(pairs)
+
+    def result(self) -> TrackingScores:
+        """Scores of everything added so far."""
+        matches = sum(sum(history) for history in self._history.values())
+        misses = self._truths - matches
+        people = sorted(self._history)
+        tracks = sorted({track for _, track in self._together})
+        together = np.zeros((len(people), len(tracks)))
+        for (person, track), count in self._together.items():
+            together[people.index(person), tracks.index(track)] = count
+        identified = float(together[linear_sum_assignment(together, maximize=True)].sum()) if together.size else 0.0
+
+        def quotient(a: float, b: float) -> float:
+            return a / b if b else float("nan")
+
+        ratios = [sum(history) / len(history) for history in self._history.values()]
+        return TrackingScores(
+            quotient(2.0 * identified, self._truths + self._published), quotient(identified, self._published),
+            quotient(identified, self._truths),
+            1.0 - quotient(misses + self._false_positives + self._switches, self._truths),
+            float(np.mean(self._distances)) if self._distances else float("nan"), self._switches,
+            self._false_positives, misses, sum(_interruptions(h) for h in self._history.values()),
+            sum(r >= 0.8 for r in ratios), sum(r < 0.2 for r in ratios))
+
+
+def _interruptions(history: list[bool]) -> int:
+    if not any(history):
+        return 0
+    first, last = history.index(True), len(history) - 1 - history[::-1].index(True)
+    return sum(history[k] and not history[k + 1] for k in range(first, last))

@@ -1,0 +1,372 @@
+"""Where one camera stands relative to another, from people that both see.
+
+`pose_from_people` finds T_a_b and the clock offset together: at each offset of a scan a small RANSAC of
+rigid fits to the torso joints of two moments, then alternating refinement of pose and offset with a
+redescending weight. A speed correlation is too weak on real noise and is not used. What the data cannot tell
+is said in the status: no common motion means no offset, one standing person means a weak pose.
+
+Torso joints (SMPL): 0, 1, 2, 12, 15, 16, 17. Sign: true time of a sample of b = its stamp + `offset_s`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter, uniform_filter1d
+from scipy.optimize import linear_sum_assignment
+
+from human_scene_ros.fusion.rotations import project_to_rotations
+from human_scene_ros.geometry.transform import invert, make_transform
+
+Array = NDArray[np.float64]
+
+TORSO_JOINTS = (0, 1, 2, 12, 15, 16, 17)
+INLIER_M = 0.20
+_MIN_FRAMES = 30
+_MIN_RATIO = 0.15
+_MIN_SPEED_STD_M_S = 0.1
+_MIN_SPREAD_M = 0.15
+
+
+class ExtrinsicsStatus(enum.IntEnum):
+    """How far a pose may be trusted."""
+
+    OK = 0
+    LOW_MOTION = 1
+    TOO_FEW_FRAMES = 2
+    INCONSISTENT = 3
+    DEGENERATE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class PeopleTracks:
+    """Torso joints of people in one camera over time.
+
+    Args:
+        stamp_s: (T,) rising.
+        joints: (P, T, J, 3) in the camera's (or its odometry's) frame, metres; NaN where unseen.
+    """
+
+    stamp_s: Array
+    joints: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PairExtrinsics:
+    """Result for two cameras.
+
+    Args:
+        T_a_b: (4, 4), p_a = T_a_b p_b; identity unless OK or LOW_MOTION.
+        offset_s: Added to stamps of b; 0 when not observable.
+        offset_observable: Whether people moved enough to see the offset.
+        status: See `ExtrinsicsStatus`.
+        inliers: Person-frames within `INLIER_M`.
+        inlier_ratio: Of the person-frames that overlap in time.
+        rms_m: Of the inliers' median joint errors.
+        spread_m: Second singular value of the positions, rms; how well the ground is covered.
+        covariance: (6, 6) of translation and rotation vector, inflated for LOW_MOTION.
+        pairing: Person of b for each person of a, -1 = none.
+    """
+
+    T_a_b: Array
+    offset_s: float
+    offset_observable: bool
+    status: ExtrinsicsStatus
+    inliers: int
+    inlier_ratio: float
+    rms_m: float
+    spread_m: float
+    covariance: Array
+    pairing: tuple[int, ...]
+
+
+def fit_rigid(source: NDArray[np.floating], target: NDArray[np.floating],
+              weights: NDArray[np.floating] | None = None) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Rigid transforms that map (..., N, 3) points `source` onto `target` (Umeyama 1991, scale 1).
+
+    Returns:
+        R: (..., 3, 3); identity where degenerate (points on a line).
+        t: (..., 3) between the centroids.
+        good: (...) False where degenerate.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    w = np.ones(source.shape[:-1]) if weights is None else np.asarray(weights, np.float64)
+    w = (w / np.maximum(w.sum(axis=-1, keepdims=True), 1e-300))[..., None]
+    mean_s, mean_t = (w * source).sum(axis=-2), (w * target).sum(axis=-2)
+    covariance = np.swapaxes(w * (target - mean_t[..., None, :]), -1, -2) @ (source - mean_s[..., None, :])
+    U, D, Vt = np.linalg.svd(covariance)
+    sign = np.where(np.linalg.det(U) * np.linalg.det(Vt) < 0.0, -1.0, 1.0)
+    U = np.concatenate([U[..., :2], U[..., 2:] * sign[..., None, None]], axis=-1)
+    good = D[..., 1] > 1e-9 * D[..., 0]
+    R = np.where(good[..., None, None], U @ Vt, np.eye(3))
+    return R, mean_t - (R @ mean_s[..., None])[..., 0], good
+
+
+def pose_from_people(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 0.5, seed: int = 0,
+                     pairing: tuple[int, ...] | None = None, known_offset_s: float | None = None) -> PairExtrinsics:
+    """T_a_b and the clock offset of b from people seen by both cameras.
+
+    Args:
+        a: First camera.
+        b: Second camera; the same joints.
+        max_offset_s: Half the range of the scan.
+        seed: Of the RANSAC.
+        pairing: Person of b for each person of a (-1 = none); None = found by comparing poses, then by trial.
+        known_offset_s: Do not search the offset.
+    """
+    rng = np.random.default_rng(seed)
+    observable = known_offset_s is None and min(_speed_std(a), _speed_std(b)) >= _MIN_SPEED_STD_M_S
+    if pairing is not None:
+        candidates = [tuple(pairing)]
+    elif len(a.joints) == len(b.joints) == 1:
+        candidates = [(0,)]
+    else:
+        candidates = _likely_pairings(a, b)
+    range_s, offset = max_offset_s if observable else 0.0, known_offset_s or 0.0
+    scanned = sorted(((_scan(a, b, c, range_s, offset, rng), c) for c in candidates),
+                     key=lambda s: s[0][0][0] if s[0] else math.inf)
+    best: PairExtrinsics | None = None
+    for starts, candidate in scanned[:2]:  # the scan already tells wrong pairings from right ones
+        result = _solve(a, b, candidate, starts, range_s, observable, offset)
+        if best is None or (result.status <= 1, result.inliers) > (best.status <= 1, best.inliers):
+            best = result
+    return best if best is not None else _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, (), observable)
+
+
+def _failed(status: ExtrinsicsStatus, pairing: tuple[int, ...], observable: bool, inliers: int = 0,
+            ratio: float = 0.0) -> PairExtrinsics:
+    return PairExtrinsics(np.eye(4), 0.0, observable, status, inliers, ratio, float("nan"), 0.0,
+                          np.full((6, 6), np.nan), pairing)
+
+
+def _speed_std(tracks: PeopleTracks) -> float:
+    """Largest standard deviation over people of the filtered root speed, m/s."""
+    result = 0.0
+    for root in tracks.joints[:, :, 0].astype(np.float64):
+        known = np.isfinite(root).all(axis=1)
+        if known.sum() < 20:
+            continue
+        t = tracks.stamp_s[known]
+        smooth = median_filter(root[known], size=(9, 1), mode="nearest")
+        speed = np.linalg.norm(np.diff(smooth, axis=0), axis=1) / np.maximum(np.diff(t), 1e-3)
+        window = max(int(round(0.2 / max(float(np.median(np.diff(t))), 1e-3))), 1)
+        result = max(result, float(uniform_filter1d(speed, window).std()))
+    return result
+
+
+def _likely_pairings(a: PeopleTracks, b: PeopleTracks) -> list[tuple[int, ...]]:
+    """Up to three pairings of people by the shape of their torsos over time, best first."""
+    cost = np.zeros((len(a.joints), len(b.joints)))
+    for i, j in itertools.product(range(len(a.joints)), range(len(b.joints))):
+        moved = _resampled(b.stamp_s, b.joints[j], a.stamp_s)
+        both = np.isfinite(a.joints[i]).all(axis=(1, 2)) & np.isfinite(moved).all(axis=(1, 2))
+        if not both.any():
+            cost[i, j] = 1e3
+            continue
+        x, y = a.joints[i][both].astype(np.float64), moved[both]
+        R, t, _ = fit_rigid(y, x)
+        cost[i, j] = np.linalg.norm(y @ np.swapaxes(R, -1, -2) + t[:, None] - x, axis=-1).mean()
+    found: list[tuple[int, ...]] = []
+    small = min(cost.shape)
+    if max(cost.shape) <= 5:
+        ranked = []
+        wide = np.full((max(cost.shape), max(cost.shape)), 1e3)
+        wide[:cost.shape[0], :cost.shape[1]] = cost
+        for permutation in itertools.permutations(range(len(wide))):
+            pairing = tuple(p if p < cost.shape[1] else -1 for p in permutation[:cost.shape[0]])
+            value = sum(cost[i, j] for i, j in enumerate(pairing) if j >= 0)
+            ranked.append((value, pairing))
+        ranked.sort()
+        for _, pairing in ranked:
+            if pairing not in found and sum(j >= 0 for j in pairing) == small:
+                found.append(pairing)
+        return found[:6]  # torso shapes of adults differ little; trying a few more is cheap
+    rows, columns = linear_sum_assignment(cost)
+    result = [-1] * len(a.joints)
+    for i, j in zip(rows, columns, strict=True):
+        result[i] = int(j)
+    return [tuple(result)]
+
+
+def _resampled(stamp: Array, joints: NDArray[np.floating], at: Array) -> Array:
+    """(T', J, 3) joints at other times, linear; NaN outside and across gaps."""
+    joints = np.asarray(joints, np.float64)
+    if len(stamp) < 2:
+        return np.full((len(at), *joints.shape[1:]), np.nan)
+    k = np.clip(np.searchsorted(stamp, at) - 1, 0, len(stamp) - 2)
+    step = stamp[k + 1] - stamp[k]
+    f = (at - stamp[k]) / np.maximum(step, 1e-9)
+    out = joints[k] * (1.0 - f)[:, None, None] + joints[k + 1] * f[:, None, None]
+    out[(at < stamp[0] - 1e-9) | (at > stamp[-1] + 1e-9) | (step > 0.5)] = np.nan
+    return out
+
+
+def _matched(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], offset: float) -> tuple[Array, Array]:
+    """(n, J, 3) twice: joints of the same person at the same time in a and b."""
+    xs, ys = [], []
+    for i, j in enumerate(pairing):
+        if j < 0:
+            continue
+        y = _resampled(b.stamp_s + offset, b.joints[j], a.stamp_s)
+        x = np.asarray(a.joints[i], np.float64)
+        both = np.isfinite(x).all(axis=(1, 2)) & np.isfinite(y).all(axis=(1, 2))
+        xs.append(x[both])
+        ys.append(y[both])
+    shape = (0, a.joints.shape[2], 3)
+    return np.concatenate([*xs, np.zeros(shape)]), np.concatenate([*ys, np.zeros(shape)])
+
+
+def _frame_errors(R: Array, t: Array, x: Array, y: Array) -> Array:
+    """Median joint error of each frame, metres; batched over leading axes of R."""
+    moved = y @ np.swapaxes(R, -1, -2)[..., None, :, :] + t[..., None, None, :]
+    return np.median(np.sqrt(((moved - x)**2).sum(axis=-1)), axis=-1)
+
+
+def _ransac(x: Array, y: Array, tries: int, rng: np.random.Generator) -> tuple[float, Array, Array]:
+    """Cost (mean of errors cut at 0.5 m) and the best rigid fit to two random frames."""
+    n = len(x)
+    pick = rng.integers(0, n, size=(tries, 2))
+    R, t, _ = fit_rigid(y[pick].reshape(tries, -1, 3), x[pick].reshape(tries, -1, 3))
+    # A third of the frames ranks the tries; the scan needs no more.
+    some = np.arange(0, n, max(n // 120, 1))
+    cost = np.minimum(_frame_errors(R, t, x[some], y[some]), 0.5).mean(axis=1)
+    best = int(np.argmin(cost))
+    return float(cost[best]), R[best], t[best]
+
+
+def _refine(x: Array, y: Array, R: Array, t: Array, steps: int) -> tuple[Array, Array]:
+    """Iteratively reweighted fit with weights 1 / (1 + (f / 0.15)^2)^2 of the frames' errors f."""
+    for _ in range(steps):
+        f = _frame_errors(R, t, x, y)
+        w = np.repeat(1.0 / (1.0 + (f / 0.15)**2)**2, x.shape[1])
+        R, t, good = fit_rigid(y.reshape(-1, 3), x.reshape(-1, 3), w)
+        if not good:
+            break
+    return R, t
+
+
+def _robust_cost(f: Array) -> float:
+    return float((f**2 / (f**2 + 0.15**2)).mean())
+
+
+def _scan(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], range_s: float, offset: float,
+          rng: np.random.Generator) -> list[tuple[float, float, Array, Array]]:
+    """Cost, offset, R, t of the best rigid fit at each offset of the scan, cheapest first."""
+    starts = []
+    for dt in (np.arange(-range_s, range_s + 1e-9, 0.05) if range_s > 0.0 else [0.0]):
+        x, y = _matched(a, b, pairing, offset + dt)
+        if len(x) >= _MIN_FRAMES:
+            cost, R, t = _ransac(x, y, 40 if range_s > 0.0 else 300, rng)
+            starts.append((cost, offset + float(dt), R, t))
+    return sorted(starts, key=lambda s: s[0])
+
+
+def _solve(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...],
+           starts: list[tuple[float, float, Array, Array]], range_s: float, observable: bool,
+           offset: float) -> PairExtrinsics:
+    if not starts:
+        return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, pairing, observable)
+    best: tuple[float, float, Array, Array] | None = None
+    for _, dt, R, t in starts[:4]:
+        x, y = _matched(a, b, pairing, dt)
+        R, t = _refine(x, y, R, t, 6)
+        cost = _robust_cost(_frame_errors(R, t, x, y))
+        for step in (0.1, 0.04, 0.01) if range_s > 0.0 else ():
+            improved = True
+            while improved:
+                improved = False
+                for candidate in (dt - step, dt + step):
+                    if abs(candidate - offset) > range_s + 0.05:
+                        continue
+                    x, y = _matched(a, b, pairing, candidate)
+                    if len(x) < _MIN_FRAMES:
+                        continue
+                    R2, t2 = _refine(x, y, R, t, 4)
+                    value = _robust_cost(_frame_errors(R2, t2, x, y))
+                    if value < cost - 1e-9:
+                        cost, dt, R, t, improved = value, candidate, R2, t2, True
+        if best is None or cost < best[0]:
+            best = cost, dt, R, t
+    assert best is not None
+    _, dt, R, t = best
+    x, y = _matched(a, b, pairing, dt)
+    R, t = _refine(x, y, R, t, 10)
+    return _judge(x, y, R, t, dt, observable, pairing)
+
+
+def _judge(x: Array, y: Array, R: Array, t: Array, offset: float, observable: bool,
+           pairing: tuple[int, ...]) -> PairExtrinsics:
+    f = _frame_errors(R, t, x, y)
+    inlier = f < INLIER_M
+    count, ratio = int(inlier.sum()), float(inlier.mean())
+    if count < _MIN_FRAMES or ratio < _MIN_RATIO:
+        status = ExtrinsicsStatus.TOO_FEW_FRAMES if len(f) < _MIN_FRAMES else ExtrinsicsStatus.INCONSISTENT
+        return _failed(status, pairing, observable, count, ratio)
+    rms = float(np.sqrt(np.mean(f[inlier]**2)))
+    roots = x[inlier, 0] - x[inlier, 0].mean(axis=0)
+    spread = float(np.linalg.svd(roots, compute_uv=False)[1] / math.sqrt(count))
+    status = ExtrinsicsStatus.OK if spread >= _MIN_SPREAD_M else ExtrinsicsStatus.LOW_MOTION
+    # Errors last for about ten frames, so that many count as one.
+    points = x[inlier].reshape(-1, 3)
+    normal = np.zeros((6, 6))
+    arms = points - t
+    skew = np.zeros((len(arms), 3, 3))
+    skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -arms[:, 2], arms[:, 1], -arms[:, 0]
+    skew -= skew.transpose(0, 2, 1)
+    jacobian = np.concatenate([np.tile(np.eye(3), (len(arms), 1, 1)), -skew], axis=2)
+    normal = np.einsum("nki,nkj->ij", jacobian, jacobian)
+    covariance = np.linalg.pinv(normal, hermitian=True) * rms**2 * 10.0 * x.shape[1]
+    if status is ExtrinsicsStatus.LOW_MOTION:
+        covariance = covariance * 10.0
+    return PairExtrinsics(make_transform(project_to_rotations(R), t), offset, observable, status, count, ratio, rms,
+                          spread, covariance, pairing)
+
+
+def rig_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -> dict[str, Array]:
+    """T_root_camera of every camera that trusted pairs connect to `root`.
+
+    A spanning tree of the best edges (inliers / rms^2) gives the start; then all poses are averaged over the
+    edges until they rest. An edge that contradicts its cycle by more than 5 degrees or 0.3 m is left out.
+
+    Args:
+        pairs: (a, b) -> result with T_a_b.
+        root: Camera whose frame is the result's.
+    """
+    edges = {key: pair for key, pair in pairs.items() if pair.status <= ExtrinsicsStatus.LOW_MOTION}
+    weight = {key: pair.inliers / max(pair.rms_m, 1e-3)**2 for key, pair in edges.items()}
+    poses: dict[str, Array] = {root: np.eye(4)}
+    while True:
+        border = [(weight[key], key) for key in edges if (key[0] in poses) != (key[1] in poses)]
+        if not border:
+            break
+        a, b = max(border)[1]
+        if a in poses:
+            poses[b] = poses[a] @ edges[a, b].T_a_b
+        else:
+            poses[a] = poses[b] @ invert(edges[a, b].T_a_b)
+    usable = {}
+    for (a, b), pair in edges.items():
+        if a in poses and b in poses:
+            difference = invert(poses[a] @ pair.T_a_b) @ poses[b]
+            angle = math.acos(max(-1.0, min(1.0, (np.trace(difference[:3, :3]) - 1.0) / 2.0)))
+            if math.degrees(angle) < 5.0 and np.linalg.norm(difference[:3, 3]) < 0.3:
+                usable[a, b] = pair
+    for _ in range(50):
+        for name in poses:
+            if name == root:
+                continue
+            votes = [(weight[key], poses[key[0]] @ pair.T_a_b) for key, pair in usable.items() if key[1] == name]
+            votes += [(weight[key], poses[key[1]] @ invert(pair.T_a_b)) for key, pair in usable.items()
+                      if key[0] == name]
+            if votes:
+                w = np.array([v for v, _ in votes])
+                T = np.stack([pose for _, pose in votes])
+                mean = np.einsum("n,nij->ij", w / w.sum(), T)
+                poses[name] = make_transform(project_to_rotations(mean[:3, :3]), mean[:3, 3])
+    return poses

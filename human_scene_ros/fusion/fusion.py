@@ -1,0 +1,849 @@
+"""The route: detections of all views around one moment in, one set of people in the world frame out.
+
+`Fusion.step` tracks people per view, ties the views' tracks to global people (track-anchored association),
+and fuses each person: head by maximum a posteriori over the views' rays and depths, rotations by a smoothed
+chordal mean, betas by a running mean. It knows nothing of ROS, topics or messages, and it never raises on
+bad numbers: such detections are marked and left out.
+
+Frames: detections are in their camera's optical frame, results in the world frame of the extrinsics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.errors import ConfigError
+from human_scene_ros.fusion.assignment import agglomerate, cycle_violations, gated_assignment
+from human_scene_ros.fusion.kinematics import Skeleton
+from human_scene_ros.fusion.motion import PointFilters
+from human_scene_ros.fusion.rotations import (
+    average_rotation,
+    geodesic_median,
+    matrices_from_rotvecs,
+    project_to_rotations,
+    rotation_angles,
+)
+from human_scene_ros.fusion.tracker import TrackerConfig, ViewTrackers
+from human_scene_ros.fusion.triangulation import (
+    MIN_CONDITION,
+    invert_symmetric,
+    mahalanobis_squared,
+    ray_covariances,
+    triangulate,
+)
+from human_scene_ros.fusion.types import (
+    Detections,
+    DetectionStatus,
+    FusedFrame,
+    FusedPeople,
+    PersonStatus,
+    View,
+)
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_COMPARED_JOINTS = 22
+_LOWER_BODY = (1, 2, 4, 5, 7, 8, 10, 11)
+_ON_RAY_M = 0.15
+_SAME_POSE_M = 0.30
+_MAX_BIAS = 0.5
+_SHARP_M = 0.09
+_POSE_MEMORY_S = 0.2  # the pose from before a longer gap says nothing about now
+_SURE_DEPTH = 0.03  # a fused point so well known along the ray can teach the view its error
+_HEAD_TO_PELVIS_M = 0.6  # only to decide who is cut off by the image border
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionConfig:
+    """Settings; defaults are the ones measured in the benchmark.
+
+    Args:
+        association: "mahalanobis" (rays and depths with their covariance), or "paper": 0.8 x mean joint distance
+            in the world + 0.2 x the same in canonical pose.
+        position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
+        pose: Chordal mean, or geodesic median from three views on.
+        smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
+            more for fewer views, less for more; 0 = off.
+        smooth_position: Publish the filtered head where the views leave its depth open (one view, or two on a
+            line).
+        position_correlation: How many frames' worth of one measurement's error is shared with the next;
+            the filter's measurement covariance is multiplied by it.
+        align_time: Move points to the common stamp by the person's velocity.
+        average_betas: Running mean over time (at most 300 frames' weight).
+        sigma_px: Pixel error of head rays.
+        depth_fraction: Standard deviation of depth over depth until enough samples exist.
+        adapt_depth_fraction: Estimate it from people fused from three views and more.
+        learn_view_bias: Learn by which factor each view misjudges each person's depth (a network's error for one
+            person lasts), and take it out. Without it, exactly the specified estimator.
+        view_bias_rate: Share of a new error that enters the learned one.
+        pose_sigma_m: Standard deviation of a canonical joint, metres.
+        gate: Mahalanobis gate of new pairs.
+        anchor_gate: Squared Mahalanobis gate of a detection to the person it is bound to.
+        paper_gate_m: Gate of the "paper" cost.
+        max_skew_s: Detections farther apart in time are not compared without a person between them.
+        max_age_s: Detections farther from the stamp of the step are left out.
+        birth_frames: A person seen by one view becomes global after so many frames.
+        confirm_score: A new person of two views is published at once with this mean score, else on the
+            third frame.
+        merge_frames: Net frames of agreement before two people become one.
+        death_s: Forget a person after this time unseen.
+        covariance_inflation: For errors that the views share.
+        tracker: Per-view tracking.
+    """
+
+    association: Literal["mahalanobis", "paper"] = "mahalanobis"
+    position: Literal["map", "rays", "mean"] = "map"
+    pose: Literal["chordal", "median"] = "chordal"
+    smoothing: float = 0.4
+    smooth_position: bool = True
+    position_correlation: float = 4.0
+    align_time: bool = True
+    average_betas: bool = True
+    sigma_px: float = 3.0
+    depth_fraction: float = 0.09
+    adapt_depth_fraction: bool = True
+    learn_view_bias: bool = True
+    view_bias_rate: float = 0.1
+    pose_sigma_m: float = 0.12
+    gate: float = 4.2
+    anchor_gate: float = 16.27
+    paper_gate_m: float = 0.8
+    max_skew_s: float = 0.04
+    max_age_s: float = 0.1
+    birth_frames: int = 5
+    confirm_score: float = 0.8
+    merge_frames: int = 8
+    death_s: float = 3.0
+    covariance_inflation: float = 4.0
+    tracker: TrackerConfig = dataclasses.field(default_factory=TrackerConfig)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.smoothing < 1.0:
+            raise ConfigError(f"fusion smoothing = {self.smoothing}: expected 0 (off) to below 1")
+        for name in ("sigma_px", "depth_fraction", "pose_sigma_m", "gate", "anchor_gate", "paper_gate_m", "death_s",
+                     "max_age_s", "covariance_inflation", "position_correlation"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
+                raise ConfigError(f"fusion {name} = {getattr(self, name)}: expected a positive number")
+
+
+@dataclasses.dataclass
+class _Measured:
+    """The detections of one step that can be used, in the world frame."""
+
+    rows: Index  # of the input
+    view: Index
+    stamp: Array
+    point: Array
+    covariance: Array
+    rotations: Array
+    betas: Array
+    score: Array
+    depth: Array
+    focal: Array
+    head_camera: Array
+    lower_weight: Array  # 0 where the lower body is outside the image
+    tracklet: Index
+
+
+class Fusion:
+    """People of a rig of cameras over time.
+
+    Args:
+        skeleton: Joints and bones that the poses belong to.
+        views: The cameras, in the order of `Detections.view`.
+        config: Settings.
+    """
+
+    def __init__(self, skeleton: Skeleton, views: Sequence[View], config: FusionConfig | None = None) -> None:
+        self.config = config or FusionConfig()
+        self.skeleton = skeleton
+        self._views = list(views)
+        V = len(self._views)
+        self._rot, self._centre = np.tile(np.eye(3), (V, 1, 1)), np.zeros((V, 3))
+        self._known = np.zeros(V, bool)
+        self._focal = np.array([view.focal_px for view in views], np.float64)
+        self._size = np.array([view.image_size or (np.inf, np.inf) for view in views], np.float64).reshape(V, 2)
+        middle = np.where(np.isfinite(self._size), 0.5 * (self._size - 1.0), 0.0)
+        self._principal = np.array([m if view.principal_px is None else view.principal_px
+                                    for m, view in zip(middle, views, strict=True)], np.float64).reshape(V, 2)
+        for v, view in enumerate(views):
+            self.set_extrinsics(v, view.T_world_camera)
+        self._person_count = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all people and all that was learned of the depths; ids go on counting."""
+        V, J = len(self._views), self.skeleton.num_joints
+        self._trackers = ViewTrackers(V, self.config.tracker)
+        self._filters = PointFilters()
+        self._ids = np.zeros(0, np.int64)
+        self._bound = np.zeros((0, V), np.int64)  # tracklet of each view, -1 = none
+        self._bound_seen = np.zeros((0, V))  # when that tracklet was last seen
+        self._free_seen: dict[tuple[int, int], float] = {}  # view and tracklet
+        self._free_before = np.zeros(0)
+        self._bias = np.zeros((0, V))  # logarithm of seen over true depth
+        self._covariance = np.zeros((0, 3, 3))
+        self._sum = np.zeros((0, J, 9))
+        self._rotation = np.zeros((0, J, 3, 3))
+        self._canonical = np.zeros((0, min(J, _COMPARED_JOINTS), 3))
+        self._betas = np.zeros((0, 0))
+        self._betas_weight = np.zeros(0)
+        self._seen = np.zeros(0)
+        self._age = np.zeros(0, np.int64)
+        self._confirmed = np.zeros(0, bool)
+        self._pending: dict[tuple[int, int], int] = {}
+        self._agreement: dict[tuple[int, int], int] = {}
+        self._frames = 0
+        self._depth_fraction = self.config.depth_fraction
+        self._depth_errors = np.zeros(300 * max(V, 1))
+        self._depth_samples = 0
+        self._cycle_rate = 0.0
+        self._stamp = -math.inf
+
+    def set_extrinsics(self, view: int, T_world_camera: NDArray[np.floating] | None) -> bool:
+        """Give or take away the pose of a view's optical frame; False if it is no rigid transform."""
+        T = np.full((4, 4), np.nan) if T_world_camera is None else np.asarray(T_world_camera, np.float64)
+        good = T.shape == (4, 4) and bool(np.isfinite(T).all())
+        good = good and np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-4) and np.linalg.det(T[:3, :3]) > 0.0
+        self._known[view] = good
+        if good:
+            self._rot[view] = project_to_rotations(T[:3, :3])
+            self._centre[view] = T[:3, 3]
+        return bool(good)
+
+    # --- the route ------------------------------------------------------------------------------------------------
+
+    def step(self, stamp_s: float, detections: Detections) -> FusedFrame:
+        """Fuse what the views saw around `stamp_s`.
+
+        Time must not run backwards by more than a second; then everything is forgotten, as after `reset`.
+
+        Raises:
+            ShapeError: Arrays of the wrong shape (never for bad values).
+        """
+        started = time.perf_counter()
+        detections.check(self.skeleton.num_joints)
+        if stamp_s < self._stamp - 1.0:
+            self.reset()
+        self._stamp = stamp_s
+        status = np.full(len(detections), int(DetectionStatus.UNASSIGNED))
+        seen = self._measure(stamp_s, detections, status)
+        tracked = time.perf_counter()
+        owner = self._associate(stamp_s, seen)
+        associated = time.perf_counter()
+        people, residual = self._fuse(stamp_s, seen, owner)
+        self._frames += 1
+        person = np.full(len(detections), -1)
+        person[seen.rows] = np.where(owner >= 0, self._ids[owner] if len(self._ids) else -1, -1)
+        status[person >= 0] = int(DetectionStatus.ASSIGNED)
+        residuals = np.full(len(detections), np.nan)
+        residuals[seen.rows] = residual
+        fused = time.perf_counter()
+        return FusedFrame(stamp_s, people, person, status, residuals, self._depth_fraction, self._cycle_rate, {
+            "tracker": 1e3 * (tracked - started), "association": 1e3 * (associated - tracked),
+            "fusion": 1e3 * (fused - associated)})
+
+    # --- stage 1: detections to world points and tracklets ----------------------------------------------------------
+
+    def _measure(self, stamp_s: float, detections: Detections, status: Index) -> _Measured:
+        d, J = detections, self.skeleton.num_joints
+        view = np.asarray(d.view, np.int64)
+        depth = np.asarray(d.head_camera, np.float64)[:, 2]
+        # One sum per row finds every NaN and infinity of that row.
+        total = (d.head_camera.sum(axis=1) + d.pose.reshape(len(d), -1).sum(axis=1) + d.betas.sum(axis=1)
+                 + d.score + d.stamp_s) if len(d) else np.zeros(0)
+        if d.token is not None and len(d):
+            total = total + d.token.sum(axis=1)
+        inside = (view >= 0) & (view < len(self._views))
+        with np.errstate(invalid="ignore"):
+            valid = np.isfinite(total) & (depth > 0.05) & (d.score > 0.0) & inside
+            fresh = np.abs(d.stamp_s - stamp_s) <= self.config.max_age_s
+        usable = valid & fresh
+        if len(d):
+            usable[usable] = self._known[view[usable]]
+        if not usable.all():
+            status[valid & fresh] = int(DetectionStatus.NO_EXTRINSICS)
+            status[valid & ~fresh] = int(DetectionStatus.STALE)
+            status[~valid] = int(DetectionStatus.INVALID)
+            status[usable] = int(DetectionStatus.UNASSIGNED)
+            d = d.take(usable)
+        rows = np.flatnonzero(usable)
+        view, head = view[rows], np.asarray(d.head_camera, np.float64)
+        rotations = matrices_from_rotvecs(d.pose)
+        score, betas = np.asarray(d.score, np.float64), np.asarray(d.betas, np.float64)
+        kept = self._without_duplicates(view, head, score, betas, rotations)
+        if kept is not None:
+            status[rows[~kept]] = int(DetectionStatus.DUPLICATE)
+            d, rows, view, head = d.take(kept), rows[kept], view[kept], head[kept]
+            rotations, score, betas = rotations[kept], score[kept], betas[kept]
+        rot, focal = self._rot[view], self._focal[view]
+        point = (rot @ head[:, :, None])[:, :, 0] + self._centre[view]
+        lower = self._lower_weights(view, head, rotations[:, 0])
+        rotations[:, 0] = rot @ rotations[:, 0]
+        covariance = ray_covariances(point, self._centre[view], head[:, 2], focal, sigma_px=self.config.sigma_px,
+                                     depth_fraction=self._depth_fraction)
+        stamp = np.asarray(d.stamp_s, np.float64)
+        if d.track_id is not None:
+            tracklet = np.asarray(d.track_id, np.int64)
+        else:
+            tracklet = self._trackers.step(view, stamp, point,
+                                           None if d.token is None else np.asarray(d.token, np.float64))[0]
+        return _Measured(rows, view, stamp, point, covariance, rotations.reshape(len(rows), J, 9), betas, score,
+                         head[:, 2], focal, head, lower, tracklet)
+
+    def _without_duplicates(self, view: Index, head: Array, score: Array, betas: Array,
+                            rotations: Array) -> NDArray[np.bool_] | None:
+        """Which detections to keep when one person was detected twice in a view; None = all."""
+        z = head[:, 2]
+        uv = head[:, :2] * (self._focal[view] / z)[:, None]
+        length = self._focal[view] * 0.9 / z  # no head is farther from its pelvis than this
+        du, dv = uv[:, 0, None] - uv[:, 0], uv[:, 1, None] - uv[:, 1]
+        near = (view[:, None] == view) & (du * du + dv * dv < (0.25 * length * 0.25 * length)[:, None])
+        near &= np.abs(z[:, None] - z) < 0.1 * np.maximum(z[:, None], z)
+        first, second = np.nonzero(np.triu(near, 1))
+        if not len(first):
+            return None
+        involved, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+        local, canonical = self._pose_positions(rotations[involved], betas[involved])
+        pelvis = head[involved] - local
+        segment = pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) - head[involved, :2] / z[involved, None]
+        pixels = np.linalg.norm(segment, axis=1) * self._focal[view[involved]]
+        kept = np.ones(len(view), bool)
+        for i, j, a, b in zip(first, second, place[:len(first)], place[len(first):], strict=True):
+            if not (kept[i] and kept[j]):
+                continue
+            distance = math.hypot(du[i, j], dv[i, j])
+            difference = float(np.linalg.norm(canonical[a] - canonical[b], axis=1).mean())
+            if distance < 0.25 * max(pixels[a], pixels[b]) and difference < 0.10:
+                kept[j if score[i] >= score[j] else i] = False
+        return None if kept.all() else kept
+
+    def _pose_positions(self, rotations: Array, betas: Array) -> tuple[Array, Array]:
+        """Head relative to the pelvis in the frame of the root rotation, and the canonical joints compared."""
+        turned = self.skeleton.positions(rotations.reshape(len(rotations), -1, 3, 3), self.skeleton.bones(betas))
+        root = rotations.reshape(len(rotations), -1, 3, 3)[:, 0]
+        return turned[:, self.skeleton.head], turned[:, :_COMPARED_JOINTS] @ root
+
+    def _lower_weights(self, view: Index, head: Array, root_camera: Array) -> Array:
+        size = self._size[view]
+        if not np.isfinite(size).any():
+            return np.ones(len(view))
+        pelvis = head - _HEAD_TO_PELVIS_M * root_camera[:, :, 1]
+        uv = pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) * self._focal[view][:, None] + self._principal[view]
+        return np.asarray(((uv >= 0.0) & (uv <= size)).all(axis=1), np.float64)
+
+    # --- stage 2: who is who ----------------------------------------------------------------------------------------
+
+    def _associate(self, stamp_s: float, seen: _Measured) -> Index:
+        """(N,) row of the person of each detection, -1 = nobody (A to F of the specification)."""
+        self._bury(stamp_s, np.zeros(0, np.int64))
+        n, people = len(seen.view), len(self._ids)
+        owner = np.full(n, -1)
+        if people and n:
+            same = (self._bound[:, seen.view] == seen.tracklet) & (seen.tracklet >= 0)
+            held = same.any(axis=0)
+            bound = np.flatnonzero(held)
+            if len(bound):
+                person = same[:, bound].argmax(axis=0)
+                fits = self._distance_squared(seen, bound, person) < self.config.anchor_gate
+                owner[bound[fits]] = person[fits]
+                loose = ~fits
+                if loose.any():
+                    self._bound[person[loose], seen.view[bound[loose]]] = -1
+        free = np.flatnonzero(owner < 0)
+        canonical: Array | None = None
+        if len(free):
+            self._note(seen, free)
+            canonical = self._pose_positions(seen.rotations[free], seen.betas[free])[1]
+            if people:
+                self._adopt(seen, owner, free, canonical)
+                left = owner[free] < 0
+                free, canonical = free[left], canonical[left]
+        self._births(stamp_s, seen, owner, free, canonical)
+        self._merge(owner, seen)
+        self._bury(stamp_s, owner)
+        return owner
+
+    def _predicted(self, person: Index, stamp: Array) -> tuple[Array, Array]:
+        dt = np.clip(stamp - self._filters.time[person], -0.5, 0.5)
+        position = self._filters.position[person] + dt[:, None] * self._filters.velocity[person]
+        elapsed = stamp - self._seen[person]
+        return position, (0.02 + 0.5 * elapsed * elapsed)**2
+
+    def _distance_squared(self, seen: _Measured, rows: Index, person: Index) -> Array:
+        position, noise = self._predicted(person, seen.stamp[rows])
+        covariance = seen.covariance[rows] + self._covariance[person] + noise[:, None, None] * np.eye(3)
+        return mahalanobis_squared(self._unbiased(seen, rows, person) - position, covariance)
+
+    def _unbiased(self, seen: _Measured, rows: Index, person: Index) -> Array:
+        """(n, 3) points with the depth error taken out that the view keeps making about the person."""
+        view = seen.view[rows]
+        bias = self._bias[person, view]
+        if not bias.any():
+            return seen.point[rows]
+        centre = self._centre[view]
+        return centre + (seen.point[rows] - centre) * np.exp(-bias)[:, None]
+
+    def _ray_fits(self, seen: _Measured, row: int, candidates: Index, canonical: Array) -> tuple[int, float]:
+        """The candidate on the ray of a detection, and the logarithm of seen over true depth; -1 = none.
+
+        A depth that is wrong beyond its gate must not make a second person of somebody whom other views see.
+        """
+        if not len(candidates):
+            return -1, 0.0
+        position, _ = self._predicted(candidates, np.full(len(candidates), seen.stamp[row]))
+        own = seen.point[row] - self._centre[seen.view[row]]
+        length = float(np.linalg.norm(own))
+        offset = position - self._centre[seen.view[row]]
+        along = offset @ (own / length)
+        beside = np.sqrt(np.maximum((offset * offset).sum(axis=1) - along * along, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bias = np.where(along > 0.1, np.log(length / np.maximum(along, 0.1)), np.inf)
+        pose = np.linalg.norm(self._canonical[candidates] - canonical, axis=2).mean(axis=1)
+        beside = np.where((np.abs(bias) < _MAX_BIAS) & (pose < _SAME_POSE_M), beside, np.inf)
+        best = int(np.argmin(beside))
+        return (int(candidates[best]), float(bias[best])) if beside[best] < _ON_RAY_M else (-1, 0.0)
+
+    def _adopt(self, seen: _Measured, owner: Index, free: Index, canonical: Array) -> None:
+        """Unbound detections to people who lack their view, per view by gated assignment."""
+        taken = np.zeros((len(self._ids), len(self._views)), bool)
+        assigned = owner >= 0
+        taken[owner[assigned], seen.view[assigned]] = True
+        people = np.arange(len(self._ids))
+        row = np.repeat(free, len(people))
+        column = np.tile(people, len(free))
+        pose = np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+        if self.config.association == "paper":
+            cost, gate = self._paper_to_people(seen, free, canonical), self.config.paper_gate_m
+        else:
+            squared = self._distance_squared(seen, row, column).reshape(len(free), -1)
+            cost, gate = np.sqrt(squared + (pose / self.config.pose_sigma_m)**2), self.config.gate
+        cost = np.where(taken[:, seen.view[free]].T | self._were_two(seen, free), np.inf, cost)
+        for v in np.unique(seen.view[free]):
+            mine = np.flatnonzero(seen.view[free] == v)
+            for i, person in gated_assignment(cost[mine], gate):
+                owner[free[mine[i]]] = person
+                self._bound[person, v] = seen.tracklet[free[mine[i]]]
+
+    def _note(self, seen: _Measured, free: Index) -> None:
+        """When each tracklet that is free now was free before."""
+        if len(self._free_seen) > 4096:
+            self._free_seen = dict(list(self._free_seen.items())[-2048:])
+        self._free_before = np.full(len(seen.view), np.nan)
+        for i in free:
+            key = int(seen.view[i]), int(seen.tracklet[i])
+            self._free_before[i] = self._free_seen.get(key, math.nan)
+            self._free_seen[key] = float(seen.stamp[i])
+
+    def _were_two(self, seen: _Measured, free: Index) -> NDArray[np.bool_]:
+        """(n, people) pairs that cannot be: the view last saw this tracklet beside the one bound to the person."""
+        last = self._bound_seen[:, seen.view[free]].T
+        return (self._bound[:, seen.view[free]].T >= 0) & (self._free_before[free, None] == last)
+
+    def _paper_to_people(self, seen: _Measured, free: Index, canonical: Array) -> Array:
+        root = seen.rotations[free, 0].reshape(-1, 3, 3)
+        head = canonical[:, self.skeleton.head, None]
+        joints = seen.point[free, None] + (canonical - head) @ root.transpose(0, 2, 1)
+        other_root = self._rotation[:, 0]
+        offset = (self._canonical - self._canonical[:, self.skeleton.head, None]) @ other_root.transpose(0, 2, 1)
+        position, _ = self._predicted(np.arange(len(self._ids)), np.full(len(self._ids), self._stamp))
+        others = position[:, None] + offset
+        world = np.linalg.norm(joints[:, None] - others[None], axis=3).mean(axis=2)
+        return 0.8 * world + 0.2 * np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+
+    def _pair_costs(self, seen: _Measured, rows: Index, canonical: Array) -> tuple[Array, float]:
+        pose = np.linalg.norm(canonical[:, None] - canonical[None], axis=3).mean(axis=2)
+        if self.config.association == "paper":
+            root = seen.rotations[rows, 0].reshape(-1, 3, 3)
+            head = canonical[:, self.skeleton.head, None]
+            joints = seen.point[rows, None] + (canonical - head) @ root.transpose(0, 2, 1)
+            world = np.linalg.norm(joints[:, None] - joints[None], axis=3).mean(axis=2)
+            cost, gate = 0.8 * world + 0.2 * pose, self.config.paper_gate_m
+        else:
+            covariance = seen.covariance[rows]
+            offset = seen.point[rows, None] - seen.point[rows][None]
+            squared = mahalanobis_squared(offset, covariance[:, None] + covariance[None])
+            cost, gate = np.sqrt(squared + (pose / self.config.pose_sigma_m)**2), self.config.gate
+        skew = np.abs(seen.stamp[rows, None] - seen.stamp[rows][None]) > self.config.max_skew_s
+        same = seen.view[rows, None] == seen.view[rows][None]
+        return np.where(skew | same, np.inf, cost), gate
+
+    def _births(self, stamp_s: float, seen: _Measured, owner: Index, free: Index, canonical: Array | None) -> None:
+        pending: dict[tuple[int, int], int] = {}
+        self._cycle_rate = 0.0
+        if len(free) and canonical is not None:
+            labels = np.arange(len(free))
+            if len(free) > 1:
+                cost, gate = self._pair_costs(seen, free, canonical)
+                labels = agglomerate(seen.view[free], cost, gate)
+                if len(free) > 2:
+                    self._cycle_rate = cycle_violations(seen.view[free], cost < gate, cost, gate)[1]
+            for label in range(int(labels.max()) + 1):
+                group = free[labels == label]
+                if len(group) == 1:
+                    key = (int(seen.view[group[0]]), int(seen.tracklet[group[0]]))
+                    pending[key] = self._pending.get(key, 0) + 1
+                    if pending[key] >= 3 and self.config.learn_view_bias and self._explain(
+                            seen, owner, int(group[0]), canonical[labels == label][0]):
+                        continue
+                    if pending[key] < self.config.birth_frames:
+                        continue
+                owner[group] = self._create(stamp_s, seen, group, canonical[labels == label])
+        self._pending = pending
+
+    def _explain(self, seen: _Measured, owner: Index, row: int, canonical: Array) -> bool:
+        """Give a lonely detection to somebody on its ray whom only other views see now."""
+        assigned = owner >= 0
+        views = np.zeros((len(self._ids), len(self._views)), bool)
+        views[owner[assigned], seen.view[assigned]] = True
+        view = seen.view[row]
+        candidates = np.flatnonzero(self._confirmed & (views.sum(axis=1) >= 2) & ~views[:, view])
+        person, bias = self._ray_fits(seen, row, candidates, canonical)
+        if person < 0:
+            return False
+        owner[row] = person
+        self._bound[person, view] = seen.tracklet[row]
+        self._bias[person, view] = bias
+        return True
+
+    def _create(self, stamp_s: float, seen: _Measured, group: Index, canonical: Array) -> int:
+        information = invert_symmetric(seen.covariance[group])[0]
+        covariance = invert_symmetric(information.sum(axis=0)[None])[0][0]
+        point = covariance @ (information @ seen.point[group][..., None]).sum(axis=0)[:, 0]
+        self._filters.add(point, covariance, stamp_s)
+        bound = np.full((1, len(self._views)), -1)
+        bound[0, seen.view[group]] = seen.tracklet[group]
+        J, B = self.skeleton.num_joints, seen.betas.shape[1]
+        if self._betas.shape[1] != B:
+            self._betas = np.zeros((len(self._ids), B))
+
+        def grown(array: NDArray[Any], row: object) -> NDArray[Any]:
+            return np.concatenate([array, np.asarray(row, array.dtype)[None]])
+
+        self._ids = grown(self._ids, self._person_count)
+        self._person_count += 1
+        self._bound = np.concatenate([self._bound, bound])
+        self._bound_seen = grown(self._bound_seen, np.full(len(self._views), stamp_s))
+        self._bias = grown(self._bias, np.zeros(len(self._views)))
+        self._covariance = grown(self._covariance, covariance)
+        self._sum = grown(self._sum, np.zeros((J, 9)))
+        self._rotation = grown(self._rotation, seen.rotations[group[0]].reshape(J, 3, 3))
+        self._canonical = grown(self._canonical, canonical.mean(axis=0))
+        self._betas = grown(self._betas, np.zeros(B))
+        self._betas_weight = np.append(self._betas_weight, 0.0)
+        self._seen = np.append(self._seen, stamp_s)
+        self._age = np.append(self._age, 0)
+        self._confirmed = np.append(self._confirmed, seen.score[group].mean() >= self.config.confirm_score)
+        return len(self._ids) - 1
+
+    def _merge(self, owner: Index, seen: _Measured) -> None:
+        """People at one place with disjoint views become one; the older id survives."""
+        n = len(self._ids)
+        if n < 2:
+            return
+        position, _ = self._predicted(np.arange(n), np.full(n, self._stamp))
+        offset = position[:, None] - position[None]
+        near = np.triu((offset * offset).sum(axis=2) < 0.36, 1)
+        views = np.zeros((n, len(self._views)), bool)
+        views[owner[owner >= 0], seen.view[owner >= 0]] = True
+        agreement: dict[tuple[int, int], int] = {}
+        if self.config.learn_view_bias:
+            self._merge_along_rays(owner, seen, views, agreement)
+        for a, b in zip(*np.nonzero(near), strict=True):
+            key = (int(self._ids[a]), int(self._ids[b]))
+            squared = mahalanobis_squared(offset[a, b], self._covariance[a] + self._covariance[b])
+            agrees = squared < 11.0 and not (views[a] & views[b]).any() and views[a].any() and views[b].any()
+            agreement[key] = max(self._agreement.get(key, 0) + (1 if agrees else -1), 0)
+            if agreement[key] >= self.config.merge_frames:
+                self._bound[a] = np.where(self._bound[a] >= 0, self._bound[a], self._bound[b])
+                owner[owner == b] = a
+                self._bound[b] = -1
+                self._seen[b] = -math.inf  # buried right after
+        self._agreement = agreement
+
+    def _merge_along_rays(self, owner: Index, seen: _Measured, views: NDArray[np.bool_],
+                          agreement: dict[tuple[int, int], int]) -> None:
+        """Somebody whom one view sees on the ray to a person of other views is that person, at a wrong depth."""
+        count = views.sum(axis=1)
+        alone = np.flatnonzero(count == 1)
+        if not len(alone) or not (count >= 2).any():
+            return
+        for b in alone:
+            row = int(np.flatnonzero(owner == b)[0])
+            view = int(seen.view[row])
+            candidates = np.flatnonzero((count >= 2) & ~views[:, view] & self._confirmed)
+            a, bias = self._ray_fits(seen, row, candidates, self._canonical[b])
+            if a < 0:
+                continue
+            key = (-1 - int(self._ids[b]), int(self._ids[a]))
+            agreement[key] = self._agreement.get(key, 0) + 1
+            if agreement[key] >= self.config.merge_frames:
+                owner[row] = a
+                self._bound[a, view] = self._bound[b, view]
+                self._bias[a, view] = bias
+                self._bound[b] = -1
+                self._seen[b] = -math.inf
+                views[a, view], views[b] = True, False
+                count = views.sum(axis=1)
+
+    def _bury(self, stamp_s: float, owner: Index) -> None:
+        if not len(self._ids):
+            return
+        present = np.zeros(len(self._ids), bool)
+        present[owner[owner >= 0]] = True
+        # Somebody never confirmed was most likely nobody.
+        limit = np.where(self._confirmed, self.config.death_s, min(0.5, self.config.death_s))
+        alive = (stamp_s - self._seen <= limit) | present
+        if alive.all():
+            return
+        self._filters.keep(alive)
+        for name in ("_ids", "_bound", "_bound_seen", "_bias", "_covariance", "_sum", "_rotation", "_canonical",
+                     "_betas", "_betas_weight", "_seen", "_age", "_confirmed"):
+            setattr(self, name, getattr(self, name)[alive])
+        renumbered = np.cumsum(alive) - 1
+        owner[owner >= 0] = renumbered[owner[owner >= 0]]
+
+    # --- stage 3: one body per person -------------------------------------------------------------------------------
+
+    def _fuse(self, stamp_s: float, seen: _Measured, owner: Index) -> tuple[FusedPeople, Array]:
+        rows = np.flatnonzero(owner >= 0)
+        residual = np.full(len(owner), np.nan)
+        active = np.unique(owner[rows])
+        person = np.searchsorted(active, owner[rows])  # place of each used detection among the active people
+        member = (np.arange(len(active))[:, None] == person).astype(np.float64)  # (people, detections)
+        views = member.sum(axis=1).astype(np.int64)
+        self._bound_seen[owner[rows], seen.view[rows]] = seen.stamp[rows]
+        status = np.where(views == 1, int(PersonStatus.SINGLE_VIEW), 0)
+
+        head, covariance = self._fuse_heads(stamp_s, seen, rows, active, person, member, views, status)
+        rotation, quality = self._fuse_rotations(seen, rows, active, person, member, views, status)
+        betas = self._fuse_betas(seen, rows, active, member)
+
+        turned = self.skeleton.positions(rotation, self.skeleton.bones(betas))
+        self._canonical[active] = turned[:, :_COMPARED_JOINTS] @ rotation[:, 0]
+        if len(active):
+            self._filters.update(active, stamp_s, head, self.config.position_correlation * covariance)
+        self._covariance[active] = covariance
+        self._seen[active] = stamp_s
+        self._age[active] += 1
+        self._confirmed[active] |= self._age[active] >= 3
+        if len(rows):
+            ray = seen.point[rows] - self._centre[seen.view[rows]]
+            ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
+            offset = head[person] - self._centre[seen.view[rows]]
+            along = (offset * ray).sum(axis=1)
+            residual[rows] = np.sqrt(np.maximum((offset * offset).sum(axis=1) - along * along, 0.0))
+            self._learn_depth(seen, rows, active, person, views, head, covariance)
+        if self.config.smooth_position and len(active):
+            # Sharp points need no filter (it would only lag); blunt ones, mostly in depth, do.
+            blunt = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+            share = np.clip((blunt - _SHARP_M) / _SHARP_M, 0.0, 1.0)[:, None]
+            head = (1.0 - share) * head + share * self._filters.position[active]
+        joints = turned + (head - turned[:, self.skeleton.head])[:, None]
+
+        shown = ((views >= 2) & self._confirmed[active]) | (self._age[active] > self.config.birth_frames)
+        score = (member @ seen.score[rows]) / np.maximum(views, 1)
+        people = FusedPeople(
+            self._ids[active][shown], joints[shown], head[shown],
+            self.config.covariance_inflation * covariance[shown], rotation[shown], betas[shown],
+            self._filters.velocity[active][shown], score[shown], quality[shown], views[shown],
+            self._age[active][shown], status[shown])
+        return people, residual
+
+    def _fuse_heads(self, stamp_s: float, seen: _Measured, rows: Index, active: Index, person: Index,
+                    member: Array, views: Index, status: Index) -> tuple[Array, Array]:
+        """(A, 3) heads at the stamp and (A, 3, 3) covariances."""
+        A = len(active)
+        if not A:
+            return np.zeros((0, 3)), np.zeros((0, 3, 3))
+        points = self._unbiased(seen, rows, active[person])
+        if self.config.align_time:
+            ahead = np.clip(stamp_s - seen.stamp[rows], -0.05, 0.05)
+            points = points + ahead[:, None] * self._filters.velocity[active][person]
+        # Around one of each person's own points: world coordinates may be large.
+        base = points[member.argmax(axis=1)]
+        local = points - base[person]
+        information = invert_symmetric(seen.covariance[rows])[0]
+        pulled = (information @ local[..., None])[..., 0]
+        weight = np.ones(len(rows))
+        robust = views[person] >= 3
+        for k in range(5 if robust.any() else 1):
+            weighted = member * weight
+            total = (weighted @ information.reshape(-1, 9)).reshape(A, 3, 3)
+            covariance = invert_symmetric(total)[0]
+            head = (covariance @ (weighted @ pulled)[..., None])[..., 0]
+            if k == 4:
+                break
+            offset = local - head[person]
+            distance = np.sqrt(((information @ offset[..., None])[..., 0] * offset).sum(axis=1))
+            weight = np.where(robust, np.minimum(1.0, 2.5 / np.maximum(distance, 1e-9)), 1.0)
+        head = head + base
+        if self.config.position != "map":
+            self._other_heads(seen, rows, points, person, member, status, head)
+        elif (views == 2).any():
+            # Two views that look along one line: depth decides, and who reads the result should know.
+            ray = seen.point[rows] - self._centre[seen.view[rows]]
+            ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+            for a in np.flatnonzero(views == 2):
+                first, second = np.flatnonzero(person == a)
+                if 0.5 * (1.0 - abs(float(ray[first] @ ray[second]))) < MIN_CONDITION:
+                    status[a] |= int(PersonStatus.PARALLEL_RAYS)
+        return head, covariance
+
+    def _other_heads(self, seen: _Measured, rows: Index, points: Array, person: Index, member: Array, status: Index,
+                     head: Array) -> None:
+        for a in range(len(member)):
+            mine = np.flatnonzero(person == a)
+            if self.config.position == "mean":
+                head[a] = np.average(points[mine], axis=0, weights=seen.score[rows[mine]])
+                continue
+            centre = self._centre[seen.view[rows[mine]]]
+            direction = points[mine] - centre
+            direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+            result = triangulate(centre, direction, seen.score[rows[mine]] / seen.depth[rows[mine]]**2,
+                                 points=points[mine], covariances=seen.covariance[rows[mine]],
+                                 depth_sigmas=self._depth_fraction * seen.depth[rows[mine]])
+            if result.status == 1:
+                status[a] |= int(PersonStatus.PARALLEL_RAYS)
+            if np.isfinite(result.point).all():
+                head[a] = result.point
+
+    def _fuse_rotations(self, seen: _Measured, rows: Index, active: Index, person: Index, member: Array,
+                        views: Index, status: Index) -> tuple[Array, Array]:
+        """(A, J, 3, 3) rotations and (A,) agreement of the root rotations."""
+        A, J = len(active), self.skeleton.num_joints
+        if not A:
+            return np.zeros((0, J, 3, 3)), np.zeros(0)
+        rotations = seen.rotations[rows]
+        weight = seen.score[rows]
+        if (views >= 3).any():
+            weight = self._without_flips(rotations[:, 0], weight, person, member, views, status)
+        weighted = member * weight
+        total = (weighted @ rotations.reshape(len(rows), -1)).reshape(A, J, 9)
+        lower = seen.lower_weight[rows]
+        if not lower.all():
+            joints = np.array([j for j in _LOWER_BODY if j < J])
+            seen_lower = ((member * (weight * lower)) @ rotations[:, joints].reshape(len(rows), -1)).reshape(
+                A, len(joints), 9)
+            visible = (member * (weight * lower)).sum(axis=1) > 0.0
+            # Nobody sees the legs: what was known stays, else the guess is better than nothing.
+            known = self._age[active] > 0
+            total[:, joints] = np.where((visible | known)[:, None, None], seen_lower, total[:, joints])
+        if self.config.pose == "median" and (views >= 3).any():
+            self._median_rotations(rotations, weight, person, views, total)
+        mass = np.maximum(weighted.sum(axis=1), 1e-9)
+        root = project_to_rotations(total[:, 0].reshape(A, 3, 3))
+        quality = 0.25 * (1.0 + (root.reshape(A, 9) * total[:, 0]).sum(axis=1) / mass)
+        wide = quality < 0.90
+        if wide.any():
+            self._settle_wide(rotations, weight, active, person, views, total, wide, status)
+        if self.config.smoothing > 0.0:
+            share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
+            share = np.where(self._stamp - self._seen[active] > _POSE_MEMORY_S, 0.0, share)
+            total = total + share[:, None, None] * self._sum[active]
+            self._sum[active] = total
+            rotation = project_to_rotations(total.reshape(A, J, 3, 3))
+        else:
+            single = views == 1
+            rotation = project_to_rotations(total.reshape(A, J, 3, 3))
+            if single.any():  # exactly what the view said, not its projection
+                rotation[single] = rotations[member[single].argmax(axis=1)].reshape(-1, J, 3, 3)
+        self._rotation[active] = rotation
+        return rotation, quality
+
+    def _without_flips(self, roots: Array, weight: Array, person: Index, member: Array, views: Index,
+                       status: Index) -> Array:
+        """Weights with 0 for a view that takes front for back (more than 120 degrees of yaw off the others)."""
+        total = ((member * weight) @ roots)[person]
+        others = total - weight[:, None] * roots
+        mass = np.maximum((member @ weight)[person] - weight, 1e-9)
+        suspect = ((others * roots).sum(axis=1) / mass < 0.65) & (views[person] >= 3)
+        if not suspect.any():
+            return weight
+        weight = weight.copy()
+        for i in np.flatnonzero(suspect):
+            rest = np.flatnonzero((person == person[i]) & (np.arange(len(person)) != i))
+            middle = geodesic_median(roots[rest].reshape(-1, 3, 3), np.maximum(weight[rest], 1e-6), iterations=10)
+            turn = roots[i].reshape(3, 3) @ middle.T
+            yaw = math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
+            if abs(yaw) > math.radians(120.0):
+                weight[i] = 0.0
+                status[person[i]] |= int(PersonStatus.VIEW_FLIPPED)
+        return weight
+
+    @staticmethod
+    def _median_rotations(rotations: Array, weight: Array, person: Index, views: Index, total: Array) -> None:
+        for a in np.flatnonzero(views >= 3):
+            mine = np.flatnonzero((person == a) & (weight > 0.0))
+            if len(mine) < 3:
+                continue
+            R = rotations[mine].reshape(len(mine), -1, 3, 3)
+            middle = geodesic_median(R, np.broadcast_to(weight[mine, None], R.shape[:2]))
+            total[a] = weight[mine].sum() * middle.reshape(-1, 9)
+
+    def _settle_wide(self, rotations: Array, weight: Array, active: Index, person: Index, views: Index,
+                     total: Array, wide: NDArray[np.bool_], status: Index) -> None:
+        """Root rotations that disagree: the median of three and more, of two the one nearest to the last known."""
+        for a in np.flatnonzero(wide):
+            mine = np.flatnonzero((person == a) & (weight > 0.0))
+            status[a] |= int(PersonStatus.ROTATION_WIDE)
+            if not len(mine):
+                continue
+            R, w = rotations[mine, 0].reshape(-1, 3, 3), weight[mine]
+            if len(mine) >= 3:
+                chosen = geodesic_median(R, w, iterations=30 if len(mine) <= 4 else 5)
+            else:
+                if average_rotation(R, w).status == 1:
+                    status[a] |= int(PersonStatus.ROTATION_AMBIGUOUS)
+                known = self._age[active[a]] > 0
+                before = self._rotation[active[a], 0]
+                chosen = R[int(np.argmin(rotation_angles(before.T @ R)))] if known else R[int(np.argmax(w))]
+            total[a, 0] = w.sum() * chosen.reshape(9)
+
+    def _fuse_betas(self, seen: _Measured, rows: Index, active: Index, member: Array) -> Array:
+        if not len(active):
+            return np.zeros((0, seen.betas.shape[1]))
+        weighted = member * seen.score[rows]
+        mass = weighted.sum(axis=1)
+        total = weighted @ seen.betas[rows]
+        if not self.config.average_betas:
+            return np.clip(total / mass[:, None], -5.0, 5.0)
+        before = self._betas_weight[active]
+        after = before + mass
+        betas = (self._betas[active] * before[:, None] + total) / after[:, None]
+        self._betas[active] = betas
+        self._betas_weight[active] = np.minimum(after, 300.0)
+        return np.clip(betas, -5.0, 5.0)
+
+    def _learn_depth(self, seen: _Measured, rows: Index, active: Index, person: Index, views: Index, head: Array,
+                     covariance: Array) -> None:
+        view = seen.view[rows]
+        axis = self._rot[view][:, :, 2]
+        true = np.maximum((axis * (head[person] - self._centre[view])).sum(axis=1), 0.1)
+        if self.config.learn_view_bias:
+            spread = np.sqrt(np.maximum((axis * (covariance[person] @ axis[..., None])[..., 0]).sum(axis=1), 0.0))
+            owner = active[person]
+            before = self._bias[owner, view]
+            step = np.log(seen.depth[rows] / true) - before
+            sure = (spread < _SURE_DEPTH * true) & (np.abs(step) < 0.3)
+            after = np.clip(before + self.config.view_bias_rate * step, -_MAX_BIAS, _MAX_BIAS)
+            self._bias[owner[sure], view[sure]] = after[sure]
+        if not self.config.adapt_depth_fraction:
+            return
+        good = views[person] >= 3
+        if good.any():
+            error = np.abs(seen.depth[rows] - true)[good] / true[good]
+            place = (self._depth_samples + np.arange(len(error))) % len(self._depth_errors)
+            self._depth_errors[place] = error
+            self._depth_samples += len(error)
+        if self._depth_samples >= 100 and (self._frames < 15 or self._frames % 15 == 0):
+            recent = self._depth_errors[:min(self._depth_samples, len(self._depth_errors))]
+            self._depth_fraction = 1.2 * min(max(1.4826 * float(np.median(recent)), 0.02), 0.25)

@@ -1,0 +1,279 @@
+"""The whole route: exact truths without noise, bad input as statuses, and the benchmark's scenarios."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from human_scene_ros.body.model import load_body_model
+from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.commands.bench_fusion import detections_of, fusion_for, run_clip
+from human_scene_ros.errors import ConfigError, ShapeError
+from human_scene_ros.fusion.fusion import Fusion, FusionConfig
+from human_scene_ros.fusion.kinematics import Skeleton
+from human_scene_ros.fusion.types import Detections, DetectionStatus, PersonStatus, View
+from human_scene_ros.synthetic.multiview import FPS, HEAD, MultiviewConfig, generate
+
+PLAIN = FusionConfig(smoothing=0.0, smooth_position=False, align_time=False, average_betas=False,
+                     learn_view_bias=False)
+
+
+def frames_of(clip, count=None):
+    detections = detections_of(clip)
+    for k in range(count or clip.truth.shape[1]):
+        rows = np.flatnonzero(clip.frame == k)
+        yield k, rows, detections.take(rows)
+
+
+def test_joints_of_the_open_body_agree_with_the_body_model():
+    from human_scene_ros.body.model import joints
+    model = load_body_model()
+    rng = np.random.default_rng(0)
+    pose = 0.4 * rng.normal(size=(22, 3)).astype(np.float32)
+    betas = rng.normal(size=model.num_betas).astype(np.float32)
+    expected = joints(model, BodyParameters(global_orient=pose[0], body_pose=pose[1:].ravel(), betas=betas))[:22]
+    skeleton = Skeleton.from_body_model(model)
+    from human_scene_ros.fusion.rotations import matrices_from_rotvecs
+    ours = skeleton.positions(matrices_from_rotvecs(pose)[None], skeleton.bones(betas[None]))[0]
+    assert np.abs(ours - (expected - expected[0])).max() < 1e-5
+
+
+def test_a_tree_with_children_before_parents_is_refused():
+    with pytest.raises(ShapeError):
+        Skeleton((-1, 2, 0), np.zeros((3, 3)))
+
+
+def test_one_view_in_is_that_view_out():
+    clip = generate(MultiviewConfig("ring", 1, 2, 40, 3))
+    fusion = fusion_for(clip, PLAIN)
+    compared = 0
+    for k, rows, detections in frames_of(clip):
+        result = fusion.step(k / FPS, detections)
+        for i, person in enumerate(result.people.person_id):
+            (row,) = rows[result.detection_person == person]
+            T = clip.T_world_camera_given[0]
+            head = T[:3, :3] @ clip.head_camera[row] + T[:3, 3]
+            assert np.abs(result.people.joints_world[i, HEAD] - head).max() < 1e-9
+            assert result.people.status[i] == PersonStatus.SINGLE_VIEW
+            bones = fusion.skeleton.bones(clip.betas[row][None])
+            from human_scene_ros.fusion.rotations import matrices_from_rotvecs
+            R = matrices_from_rotvecs(clip.pose[row][None])
+            local = fusion.skeleton.positions(R, bones)[0] @ T[:3, :3].T
+            assert np.abs(result.people.joints_world[i] - (local - local[HEAD] + head)).max() < 1e-9
+            compared += 1
+    assert compared > 40
+
+
+def exact_clip(views: int = 4, frames: int = 30):
+    """Three people, no noise at all: what every view says is made from the truth of one pose."""
+    clip = generate(MultiviewConfig("ring", views, 3, frames, 1))
+    good = np.flatnonzero(clip.person >= 0)
+    pose, betas = clip.pose[good].copy(), np.zeros((len(good), 10))
+    pose[:, 1:] = 0.2
+    head = np.empty((len(good), 3))
+    from scipy.spatial.transform import Rotation
+    for n, i in enumerate(good):
+        T = clip.T_world_camera_true[clip.view[i]]
+        head[n] = T[:3, :3].T @ (clip.truth[clip.person[i], clip.frame[i], HEAD] - T[:3, 3])
+        root = Rotation.from_matrix(T[:3, :3].T) * Rotation.from_euler("x", 90, degrees=True)
+        pose[n, 0] = root.as_rotvec()
+    return dataclasses.replace(
+        clip, T_world_camera_given=clip.T_world_camera_true, frame=clip.frame[good], view=clip.view[good],
+        stamp_s=clip.frame[good] / FPS, person=clip.person[good], score=np.full(len(good), 0.9), head_camera=head,
+        pose=pose, betas=betas, token=clip.token[good])
+
+
+def test_without_noise_heads_are_exact_and_everybody_is_one_person():
+    clip = exact_clip()
+    fusion = fusion_for(clip)
+    owners: dict[int, set[int]] = {}
+    for k, rows, detections in frames_of(clip):
+        result = fusion.step(k / FPS, detections)
+        for row, person in zip(rows, result.detection_person, strict=True):
+            owners.setdefault(int(clip.person[row]), set()).add(int(person))
+        for head, person in zip(result.people.head_world, result.people.person_id, strict=True):
+            (truth,) = [p for p, ids in owners.items() if person in ids]
+            if not fusion.config.smooth_position:
+                assert np.linalg.norm(head - clip.truth[truth, k, HEAD]) < 1e-6
+            else:
+                assert np.linalg.norm(head - clip.truth[truth, k, HEAD]) < 0.05
+    assert all(len(ids) == 1 for ids in owners.values()) and len(owners) == 3
+
+
+def test_rows_in_any_order_give_the_same_people():
+    clip = generate(MultiviewConfig("ring", 3, 3, 15, 2))
+    rng = np.random.default_rng(0)
+    first, second = fusion_for(clip), fusion_for(clip)
+    for k, _, detections in frames_of(clip):
+        order = rng.permutation(len(detections))
+        a, b = first.step(k / FPS, detections), second.step(k / FPS, detections.take(order))
+        assert len(a.people) == len(b.people)
+        if len(a.people):
+            distance = np.linalg.norm(a.people.head_world[:, None] - b.people.head_world, axis=2)
+            assert distance.min(axis=1).max() < 1e-9
+
+
+def test_moving_the_world_moves_the_people():
+    clip = generate(MultiviewConfig("ring", 3, 2, 12, 4))
+    shift = np.array([120.0, -40.0, 3.0])
+    moved = clip.T_world_camera_given.copy()
+    moved[:, :3, 3] += shift
+    a, b = fusion_for(clip), fusion_for(dataclasses.replace(clip, T_world_camera_given=moved))
+    for k, _, detections in frames_of(clip):
+        x, y = a.step(k / FPS, detections), b.step(k / FPS, detections)
+        assert (x.detection_person == y.detection_person).all()
+        assert np.abs(x.people.joints_world + shift - y.people.joints_world).max(initial=0.0) < 1e-7
+
+
+def test_bad_numbers_are_marked_and_hurt_nobody_else():
+    clip = exact_clip(frames=10)
+    clean, dirty = fusion_for(clip), fusion_for(clip)
+    for k, _, detections in frames_of(clip):
+        expected = clean.step(k / FPS, detections)
+        bad = Detections.concatenate([detections] * 2).take(np.arange(len(detections) + 5))
+        n = len(detections)
+        bad.head_camera[n] = np.nan
+        bad.pose[n + 1, 3, 1] = np.inf
+        bad.score[n + 2] = np.nan
+        bad.view[n + 3] = 17
+        bad.stamp_s[n + 4] += 5.0
+        result = dirty.step(k / FPS, bad)
+        assert result.detection_status[n:].tolist() == [DetectionStatus.INVALID] * 4 + [DetectionStatus.STALE]
+        assert np.allclose(result.people.joints_world, expected.people.joints_world)
+
+
+@pytest.mark.parametrize("broken", [None, np.full((4, 4), np.nan), np.diag([1.0, 1.0, -1.0, 1.0]), np.eye(3)])
+def test_a_view_without_usable_extrinsics_is_left_out(broken):
+    clip = exact_clip(frames=5)
+    fusion = fusion_for(clip)
+    assert fusion.set_extrinsics(2, broken) is False
+    for k, rows, detections in frames_of(clip):
+        result = fusion.step(k / FPS, detections)
+        without = clip.view[rows] == 2
+        assert (result.detection_status[without] == DetectionStatus.NO_EXTRINSICS).all()
+        assert (result.detection_status[~without] == DetectionStatus.ASSIGNED).all()
+    assert fusion.set_extrinsics(2, clip.T_world_camera_given[2]) is True
+
+
+def nobody() -> Detections:
+    return Detections(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 24, 3)), np.zeros((0, 10)),
+                      np.zeros(0), np.zeros((0, 32)))
+
+
+def test_nobody_ever_and_nobody_for_a_while():
+    clip = exact_clip(frames=10)
+    fusion = fusion_for(clip)
+    assert len(fusion.step(-0.1, nobody()).people) == 0
+    for k, _, detections in frames_of(clip):
+        before = fusion.step(k / FPS, detections)
+    for k in range(10, 40):
+        assert len(fusion.step(k / FPS, nobody()).people) == 0
+    _, _, detections = next(iter(frames_of(clip)))
+    later = dataclasses.replace(detections, stamp_s=np.full(len(detections), 12.0))
+    after = fusion.step(12.0, later)
+    assert not set(after.detection_person.tolist()) & set(before.people.person_id.tolist())
+
+
+def test_time_that_jumps_back_forgets_everybody_but_never_reuses_ids():
+    clip = exact_clip(frames=20)
+    fusion = fusion_for(clip)
+    ids = []
+    for _ in range(2):
+        seen = set()
+        for k, _, detections in frames_of(clip):
+            seen |= set(fusion.step(10.0 + k / FPS, dataclasses.replace(
+                detections, stamp_s=detections.stamp_s + 10.0)).people.person_id.tolist())
+        ids.append(seen)
+        fusion.step(0.0, nobody())
+    assert len(ids[0]) == len(ids[1]) == 3 and not ids[0] & ids[1]
+
+
+def test_a_view_that_takes_front_for_back_is_left_out():
+    clip = exact_clip(frames=8)
+    clean, flipped = fusion_for(clip), fusion_for(clip)
+    from scipy.spatial.transform import Rotation
+    for k, _, detections in frames_of(clip):
+        expected = clean.step(k / FPS, detections)
+        pose = detections.pose.copy()
+        wrong = detections.view == 1
+        turn = Rotation.from_rotvec(pose[wrong, 0]) * Rotation.from_euler("y", 180, degrees=True)
+        pose[wrong, 0] = turn.as_rotvec()
+        result = flipped.step(k / FPS, dataclasses.replace(detections, pose=pose))
+        crowded = result.people.num_views >= 3
+        assert (result.people.status[crowded] & PersonStatus.VIEW_FLIPPED).all()
+        assert np.abs(result.people.rotations - expected.people.rotations)[crowded].max(initial=0.0) < 1e-6
+
+
+def test_two_views_on_one_line_are_marked_and_depth_decides():
+    skeleton = Skeleton((-1, *range(15)), np.tile([0.0, 0.1, 0.0], (16, 1)))
+    facing = [np.array([[0.0, 0, 1, -3], [-1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]]),
+              np.array([[0.0, 0, -1, 3], [1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]])]
+    fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(facing)])
+    detections = Detections(np.array([0, 1]), np.zeros(2), np.array([[0.0, 0, 3.2], [0.0, 0, 3.2]]),
+                            np.zeros((2, 16, 3)), np.zeros((2, 10)), np.ones(2), np.zeros((2, 8)))
+    result = fusion.step(0.0, detections)
+    assert (result.people.status & PersonStatus.PARALLEL_RAYS).all() and len(result.people) == 1
+    assert np.allclose(result.people.head_world[0], [0.0, 0.0, 1.0], atol=1e-6)
+
+
+def test_ids_of_an_upstream_tracker_are_used_when_given():
+    clip = exact_clip(frames=6)
+    fusion = fusion_for(clip)
+    for k, rows, detections in frames_of(clip):
+        result = fusion.step(k / FPS, dataclasses.replace(detections, token=None, track_id=clip.person[rows] + 40))
+    for p in range(3):
+        assert len(set(result.detection_person[clip.person[rows] == p].tolist())) == 1
+
+
+@pytest.mark.parametrize("change", [{"association": "paper"}, {"position": "rays"}, {"position": "mean"},
+                                    {"pose": "median"}, {"smooth_position": False}, {"learn_view_bias": False}])
+def test_every_mode_follows_people(change: dict):
+    scores = run_clip(generate(MultiviewConfig("ring", 4, 3, 60, 5)), FusionConfig(**change)).scores
+    assert scores["assoc_precision"] > 0.97 and scores["assoc_recall"] > 0.93 and scores["id_switches"] == 0
+    assert scores["wa_mpjpe_fused_mm"] < 0.6 * scores["wa_mpjpe_single_mm"]
+
+
+@pytest.mark.parametrize("scenario", ["ring", "room", "uniform", "idswap", "clock"])
+def test_scenarios_reach_the_acceptance_figures(scenario):
+    scores = run_clip(generate(MultiviewConfig(scenario, 4, 3, 150, 11))).scores
+    assert scores["assoc_precision"] >= 0.99 and scores["assoc_recall"] >= 0.95
+    assert scores["id_switches"] == 0 and scores["mota"] > 0.97
+    assert scores["wa_mpjpe_fused_mm"] <= min(85.0, 0.4 * scores["wa_mpjpe_single_mm"])
+
+
+def test_the_loss_of_a_camera_changes_no_identity_and_leaves_no_gap():
+    result = run_clip(generate(MultiviewConfig("camera_loss", 4, 3, 120, 7)))
+    assert result.scores["id_switches"] == 0 and result.scores["coverage"] > 0.98
+    assert len({tuple(f.people.person_id.tolist()) for f in result.frames[60:]} - {()}) <= 3
+
+
+def test_thirty_people_in_eight_views_stay_within_bounds():
+    result = run_clip(generate(MultiviewConfig("ring", 8, 30, 12, 0)))
+    assert len(result.frames[-1].people) >= 25
+    assert np.isfinite(result.frames[-1].people.joints_world).all()
+
+
+@pytest.mark.parametrize("values", [{"smoothing": 1.0}, {"gate": 0.0}, {"depth_fraction": float("nan")}])
+def test_senseless_settings_are_refused(values: dict):
+    with pytest.raises(ConfigError):
+        FusionConfig(**values)
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ShapeError):
+        fusion_for(exact_clip(frames=1)).step(0.0, dataclasses.replace(nobody(), pose=np.zeros((0, 22, 3))))
+
+
+def test_after_a_gap_the_old_pose_is_forgotten():
+    clip = exact_clip(frames=6)
+    fusion = fusion_for(clip)
+    for k, _, detections in frames_of(clip):
+        before = fusion.step(k / FPS, detections)
+    pose = detections.pose.copy()
+    pose[:, 1:] = -0.3
+    after = fusion.step(1.0, dataclasses.replace(detections, pose=pose, stamp_s=np.full(len(pose), 1.0)))
+    assert set(after.people.person_id) <= set(before.people.person_id) and len(after.people)
+    from human_scene_ros.fusion.rotations import matrices_from_rotvecs
+    assert np.allclose(after.people.rotations[:, 1:], matrices_from_rotvecs(np.full(3, -0.3)), atol=1e-6)
