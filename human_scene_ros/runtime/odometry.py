@@ -55,11 +55,11 @@ class OdometryConfig:
     """
 
     image_width_px: int = 320
-    max_corners: int = 200
+    max_corners: int = 160
     min_corners: int = 12
     corner_quality: float = 0.01
     corner_distance_px: float = 8.0
-    window_px: int = 15
+    window_px: int = 13
     max_forward_backward_px: float = 0.5
     tracking_noise_px: float = 0.7
     depth_noise: float = 0.2
@@ -69,7 +69,7 @@ class OdometryConfig:
     acceleration: float = 3.0
     turn_acceleration: float = 6.0
     max_hold_s: float = 0.5
-    max_keyframes: int = 6
+    max_keyframes: int = 4
     carry_scale: float = 0.7
 
     def __post_init__(self) -> None:
@@ -522,10 +522,7 @@ class _DepthLookup:
     """Depth and people of one frame, asked at places of an image with another size and crop."""
 
     def __init__(self, depth_m: NDArray[np.floating], camera: PinholeCamera, people: NDArray[np.bool_] | None) -> None:
-        self._camera = camera
-        with np.errstate(invalid="ignore"):
-            self._depth = np.where((depth_m > 0.05) & (depth_m < 1e3), depth_m, np.nan).astype(np.float32)
-        self._people = people
+        self._camera, self._depth, self._people = camera, depth_m, people
 
     def _pixels(self, uv_px: NDArray[np.float32],
                 camera: PinholeCamera) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
@@ -541,6 +538,7 @@ class _DepthLookup:
         height, width = self._depth.shape
         around = np.stack([self._depth[np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)]
                            for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+        around = np.where(_known(around), around, np.nan)
         centre = around[4].astype(np.float64)
         near = np.where(np.isfinite(around), around, centre)
         # At an edge of depth the corner may belong to either side.
@@ -557,13 +555,19 @@ class _DepthLookup:
     def usable_mask(self, camera: PinholeCamera) -> NDArray[np.uint8]:
         """(h, w) 255 where corners of an image of `camera` have depth and no person."""
         c = self._camera
-        usable = np.isfinite(self._depth)
+        usable = _known(self._depth)
         if self._people is not None:
             usable &= ~self._people
         sx, sy = camera.fx / c.fx, camera.fy / c.fy
         to_image = np.array([[sx, 0.0, camera.cx - c.cx * sx], [0.0, sy, camera.cy - c.cy * sy]])
         return cv2.warpAffine(usable.astype(np.uint8) * 255, to_image, (camera.width, camera.height),
                               flags=cv2.INTER_NEAREST)
+
+
+def _known(depth_m: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where there is a plausible depth."""
+    with np.errstate(invalid="ignore"):
+        return (depth_m > 0.05) & (depth_m < 1e3)
 
 
 def _differs(a: PinholeCamera, b: PinholeCamera) -> bool:

@@ -107,7 +107,7 @@ def test_doubtful_depth_costs_little():
     results, _ = follow(poses, KeyframeOdometry(OdometryConfig()), rough)
     position_m, rotation_deg = errors(results, poses)
     assert position_m < 0.06  # of 0.59 m; 0.45 m when the depths are not estimated along
-    assert rotation_deg < 0.3
+    assert rotation_deg < 0.5
 
 
 def test_scale_is_carried_from_keyframe_to_keyframe():
@@ -144,7 +144,7 @@ def test_moving_person_does_not_pull_the_camera(masked):
     results, _ = follow([np.eye(4)] * 40, KeyframeOdometry(), with_person)
     position_m, rotation_deg = errors(results, [np.eye(4)] * 40)
     assert position_m < 0.02
-    assert rotation_deg < 0.3
+    assert rotation_deg < 0.5
 
 
 def test_blank_images_hold_the_pose_and_say_so():
