@@ -59,7 +59,7 @@ class OdometryConfig:
     min_corners: int = 12
     corner_quality: float = 0.01
     corner_distance_px: float = 8.0
-    window_px: int = 13
+    window_px: int = 16  # OpenCV takes 8 columns at a time: 16 are faster than 13 or 15
     max_forward_backward_px: float = 0.5
     tracking_noise_px: float = 0.7
     depth_noise: float = 0.2
@@ -206,10 +206,10 @@ class KeyframeOdometry:
     def _gray(self, image: NDArray[np.uint8], camera: PinholeCamera) -> tuple[NDArray[np.uint8], PinholeCamera]:
         width = min(self.config.image_width_px, camera.width)
         height = max(1, round(camera.height * width / camera.width))
+        if image.ndim == 3:  # before shrinking: one channel instead of three
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if (width, height) != (camera.width, camera.height):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        if image.ndim == 3:
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         # Noise has corners too; a pixel of blur takes most of them away and moves the true ones little.
         return cv2.GaussianBlur(image, (5, 5), 1.0), camera.resized(width, height)
 
