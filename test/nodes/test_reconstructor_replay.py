@@ -95,7 +95,8 @@ def test_live_mode_drops_counts_and_keeps_the_newest(folder, parameters):
         g.wait(publisher.get_subscription_count, "the subscription")
         for i in range(60):  # much faster than any CPU
             publisher.publish(image_message(i * 10**6 + SECOND, picture(640, 480)))
-        g.wait(lambda: statuses[-1].frames_in == 60 and statuses[-1].frames_pending == 0, "all images to be counted")
+        g.wait(lambda: statuses and (statuses[-1].frames_in, statuses[-1].frames_pending) == (60, 0),
+               "all images to be counted")
         last = statuses[-1]
         assert adds_up(last) and last.frames_dropped > 0 and last.frames_processed + last.frames_dropped == 60
         g.wait(lambda: len(bodies) == last.frames_processed, "the bodies")
