@@ -123,7 +123,7 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     camera_K = batch.camera_K[:, None].expand(-1, frames, -1, -1).flatten(0, 1)
     teacher = make_teacher(batch, config)
     if config.stage == "bodies":
-        return _window_losses(network, body, batch, teacher, images, camera_K)
+        return _window_losses(network, body, batch, teacher, images, camera_K, config.predicted_masks)
 
     scene = network.encode(images)
     human, grid = network.human_tokens(images, scene)
@@ -158,15 +158,26 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
 
 
 def _window_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, teacher: Teacher, images: Tensor,
-                   camera_K: Tensor) -> dict[str, Tensor]:
-    """The window head alone: no tokens yet, and for a mask the truth, roughened as a predicted one would be."""
+                   camera_K: Tensor, predicted_mask: bool) -> dict[str, Tensor]:
+    """The window head alone: no tokens, and for a mask the truth, roughened, or what a trained scene predicts."""
     frames, people = teacher.detectable.shape
     taps = DecoderTaps.only_people(images.new_zeros(frames, people, network.config.dec_embed_dim))
-    mask = F.avg_pool2d(batch.person.flatten(0, 1).float()[:, None], 5, stride=1, padding=2)[:, 0]
-    mask = (mask + 0.15 * torch.randn_like(mask)).clamp(0, 1) * (torch.rand(frames, 1, 1) > 0.1)
+    mask = _predicted_mask(network, images) if predicted_mask else _rough_mask(batch.person.flatten(0, 1))
     bodies = network.bodies(taps, taps.human_out, images=images, mask=mask, loc=teacher.jittered_uv_px,
                             camera_K=camera_K, depth_m=teacher.jittered_depth_m, valid=teacher.fitted)
     return _body_terms(body, bodies, batch, teacher, camera_K)
+
+
+def _rough_mask(person: Tensor) -> Tensor:
+    mask = F.avg_pool2d(person.float()[:, None], 5, stride=1, padding=2)[:, 0]
+    return (mask + 0.15 * torch.randn_like(mask)).clamp(0, 1) * (torch.rand(len(mask), 1, 1) > 0.1)
+
+
+@torch.no_grad()
+def _predicted_mask(network: HumanSceneNetwork, images: Tensor) -> Tensor:
+    network.patch_embed.eval()  # the scene is not being trained; neither are its batch statistics
+    network.backbone.eval()
+    return network.mask_logits(*network.human_tokens(images, network.encode(images))).sigmoid()
 
 
 def _detection(logits: Tensor, batch: Batch, teacher: Teacher, patch: int) -> Tensor:
