@@ -21,6 +21,7 @@ from helpers import REPOSITORY
 
 LIMIT_S = 240.0
 FRAMES = 12
+LONG_RECORDING = REPOSITORY / "demo" / "recording"  # plays long enough to be interrupted on a fast machine
 
 pytestmark = pytest.mark.ros
 
@@ -142,9 +143,9 @@ def test_a_video_has_no_truth_and_the_end_says_so(video, weights, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_interrupted_while_playing_leaves_no_process(recording, weights, tmp_path, number):
+def test_interrupted_while_playing_leaves_no_process(weights, tmp_path, number):
     out = tmp_path / "demo"
-    process = start(recording, "--out", out, "--checkpoint", weights)
+    process = start(LONG_RECORDING, "--out", out, "--checkpoint", weights)
     wait_for(playing(out), process, "playing")
     assert len(node_processes(out)) == 4
     process.send_signal(number)
@@ -153,9 +154,9 @@ def test_interrupted_while_playing_leaves_no_process(recording, weights, tmp_pat
     assert node_processes(out) == []
 
 
-def test_a_node_that_dies_ends_the_demo_with_its_last_lines(recording, weights, tmp_path):
+def test_a_node_that_dies_ends_the_demo_with_its_last_lines(weights, tmp_path):
     out = tmp_path / "demo"
-    process = start(recording, "--out", out, "--checkpoint", weights)
+    process = start(LONG_RECORDING, "--out", out, "--checkpoint", weights)
     wait_for(lambda: len(node_processes(out)) == 4, process, "four processes")
     victim = next(pid for pid in node_processes(out)
                   if b"reconstructor_node" in Path(f"/proc/{pid}/cmdline").read_bytes())
