@@ -69,8 +69,10 @@ def command(*arguments: object) -> list[str]:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
+    # A test run in the background of a shell inherits an ignored SIGINT; the command is tested as in a terminal.
     return subprocess.Popen(command(*arguments), cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
