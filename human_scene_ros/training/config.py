@@ -35,7 +35,7 @@ class TrainConfig:
         preset: Network preset.
         stage: "scene" trains everything but the window head; "bodies" trains only the window head, on windows
             placed by the truth, which sees many more people per second; "all" trains both together.
-        minutes: Budget of optimisation time over all sessions of the run; the learning rate follows it.
+        minutes: Budget of optimisation time over all starts of the run; the learning rate follows it.
         batch_clips: Clips per step and process.
         clip_frames: Frames of a clip, drawn at random, that are unrolled with back-propagation through the
             state. Two, because more clips teach more than more frames of one clip; burn-in lengthens memory.
