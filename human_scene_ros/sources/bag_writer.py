@@ -29,13 +29,22 @@ from rosbags.typesys.store import Typestore
 from human_scene_ros.errors import MessageError, SourceError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.sources import message_fields as fields_of
+from human_scene_ros.sources.calibration import Calibration
 from human_scene_ros.sources.image_codec import RGB, encode_depth_png, encode_jpeg
 from human_scene_ros.sources.message_definitions import register_type, shared_typestore
 from human_scene_ros.sources.message_fields import Fields, FrameTruth
 
 TRUTH_BODIES, TRUTH_POSE, TRUTH_DEPTH = "/gt/bodies", "/gt/camera_pose", "/gt/depth"
+MANIFEST = "manifest.yaml"
+"""Says where a converted recording comes from; lies beside its metadata.yaml."""
 
+_PNG = b"\x89PNG"
 _FOREVER = QosTime(9223372036, 854775807)  # how rosbag2 writes "no deadline"
+
+
+def truth_topic(topic: str, camera: str = "") -> str:
+    """TRUTH_BODIES, TRUTH_POSE or TRUTH_DEPTH of a named camera: /gt/bodies -> /gt/cam1/bodies."""
+    return topic.replace("/gt/", f"/gt/{camera}/", 1) if camera else topic
 
 
 def qos_profile(*, latched: bool = False, reliable: bool = True, depth: int = 10) -> Qos:
@@ -44,6 +53,11 @@ def qos_profile(*, latched: bool = False, reliable: bool = True, depth: int = 10
                QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
                QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
                _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, avoid_ros_namespace_conventions=False)
+
+
+def truth_topic(topic: str, camera: str = "") -> str:
+    """`TRUTH_...` of one of several cameras: "/gt/cam01/bodies" for "cam01"; the plain topic for ""."""
+    return topic.replace("/gt/", f"/gt/{camera}/") if camera else topic
 
 
 def build_message(store: Typestore, msgtype: str, fields: Fields, where: str = "") -> Any:
@@ -122,43 +136,55 @@ class SceneBagWriter:
         self._writer.write(connection, max(int(stamp_ns), 0), data)
         self.counts[topic] += 1
 
-    def write_camera(self, topic: str, image: RGB | bytes, camera: PinholeCamera | None, stamp_ns: int,
+    def write_camera(self, topic: str, image: RGB | bytes, camera: PinholeCamera | Calibration | None, stamp_ns: int,
                      camera_frame: str, *, quality: int = 92) -> None:
-        """One input image as `<topic>/compressed` (JPEG) and, if calibrated, `camera_info` beside the topic.
+        """One input image as `<topic>/compressed` and, if calibrated, `camera_info` beside the topic.
 
         Args:
             topic: Base name of the image, for instance "/camera/image".
-            image: (H, W, 3) RGB, or bytes that are JPEG already.
-            camera: Intrinsics of the image; None = not calibrated.
+            image: (H, W, 3) RGB, written as JPEG; or the bytes of a JPEG or PNG file, written as they are.
+            camera: Intrinsics of the image, with its distortion if it has any; None = not calibrated.
             stamp_ns: Acquisition time.
             camera_frame: Name of the optical frame.
             quality: Of the JPEG, 1..100.
         """
         data = image if isinstance(image, bytes) else encode_jpeg(image, quality)
         self.write(f"{topic}/compressed", fields_of.COMPRESSED_IMAGE,
-                   fields_of.compressed_image_fields(stamp_ns, camera_frame, data), stamp_ns)
+                   fields_of.compressed_image_fields(stamp_ns, camera_frame, data,
+                                                     "png" if data.startswith(_PNG) else "jpeg"), stamp_ns)
         if camera is not None:
             self.write(topic.rsplit("/", 1)[0] + "/camera_info", fields_of.CAMERA_INFO,
                        fields_of.camera_info_fields(stamp_ns, camera_frame, camera), stamp_ns)
 
-    def write_truth(self, truth: FrameTruth, *, camera_frame: str, world_frame: str = "map") -> None:
+    def write_truth(self, truth: FrameTruth, *, camera_frame: str, world_frame: str = "map", camera: str = "",
+                    exact_depth: bool = False) -> None:
         """The truth of one image under /gt/: bodies with camera pose and intrinsics, the pose, the depth.
 
-        `FrameSource.truth_at` reads it back (depth to the millimetre).
+        `FrameSource.truth_at` reads it back. Where people are not known, no bodies are written.
 
         Args:
             truth: Any object with the attributes of `FrameTruth`, such as a frame of a synthetic world.
             camera_frame: Name of the optical frame.
-            world_frame: Name of the z-up world frame.
+            world_frame: Name of the world frame.
+            camera: Which of several cameras, by the first part of its image topic; see `truth_topic`.
+            exact_depth: Store depth as 32-bit metres instead of 16-bit millimetres, which end at 65.5 m.
         """
         stamp_ns = truth.stamp_ns
-        self.write(TRUTH_BODIES, fields_of.BODY_ARRAY,
-                   fields_of.truth_fields(truth, camera_frame=camera_frame, world_frame=world_frame,
-                                          sequence=self.counts.get(TRUTH_BODIES, 0)), stamp_ns)
-        self.write(TRUTH_POSE, fields_of.POSE_WITH_COVARIANCE_STAMPED,
+        if truth.people_known:
+            topic = truth_topic(TRUTH_BODIES, camera)
+            self.write(topic, fields_of.BODY_ARRAY, fields_of.truth_fields(
+                truth, camera_frame=camera_frame, world_frame=world_frame, sequence=self.counts.get(topic, 0),
+                camera_name=camera or "truth"), stamp_ns)
+        self.write(truth_topic(TRUTH_POSE, camera), fields_of.POSE_WITH_COVARIANCE_STAMPED,
                    fields_of.pose_with_covariance_stamped_fields(stamp_ns, world_frame, truth.T_world_camera), stamp_ns)
-        if truth.depth_m is not None:
-            self.write(TRUTH_DEPTH, fields_of.COMPRESSED_IMAGE, fields_of.compressed_image_fields(
+        if truth.depth_m is None:
+            return
+        topic = truth_topic(TRUTH_DEPTH, camera)
+        if exact_depth:
+            self.write(topic, fields_of.IMAGE, fields_of.depth_image_fields(stamp_ns, camera_frame, truth.depth_m),
+                       stamp_ns)
+        else:
+            self.write(topic, fields_of.COMPRESSED_IMAGE, fields_of.compressed_image_fields(
                 stamp_ns, camera_frame, encode_depth_png(truth.depth_m), "16UC1; png compressed"), stamp_ns)
 
     def close(self) -> None:
@@ -177,7 +203,7 @@ class SceneBagWriter:
 
 def _remove_recording(folder: Path, overwrite: bool) -> None:
     content = list(folder.iterdir()) if folder.is_dir() else None
-    is_recording = content is not None and all(p.name == "metadata.yaml" or p.suffix in (".mcap", ".db3")
+    is_recording = content is not None and all(p.name in ("metadata.yaml", MANIFEST) or p.suffix in (".mcap", ".db3")
                                                for p in content)
     if not is_recording:
         raise SourceError(f"{folder} exists and is no recording; choose another folder")

@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 from human_scene_ros.errors import CalibrationError, HumanSceneError, ImageError, SourceError
 from human_scene_ros.scene import CameraFrame
 from human_scene_ros.sources.bag_reader import BagReader, header_stamp_ns, is_recording
-from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_DEPTH
+from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_DEPTH, TRUTH_POSE, truth_topic
 from human_scene_ros.sources.calibration import Calibration, is_rectified_topic
-from human_scene_ros.sources.image_codec import decode_compressed, decode_compressed_depth, decode_message
+from human_scene_ros.sources.image_codec import decode_compressed, decode_depth_message, decode_message
 from human_scene_ros.sources.message_fields import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
     IMAGE,
     FrameTruth,
+    matrix_of_pose,
     stamp_ns_of,
     truth_from_message,
 )
@@ -116,7 +117,7 @@ def open_source(source: str | Path | int, image_topic: str | None = None, info_t
 
 
 class BagSource(FrameSource):
-    """Frames of one image topic of a recording, with the truth under /gt/ if it is one of ours."""
+    """Frames of one image topic of a recording, with its truth under /gt/ (see `SceneBagWriter.write_truth`)."""
 
     def __init__(self, path: Path, image_topic: str | None = None, info_topic: str | None = None) -> None:
         self._bag = BagReader(path)
@@ -125,12 +126,14 @@ class BagSource(FrameSource):
             self.info_topic = choose_info_topic(self._bag, self.image_topic, info_topic)
             self.frame_count = self._bag.topics[self.image_topic].count
             self.name = f"{path} {self.image_topic}"
-            self._truth = self._index(TRUTH_BODIES)
-            self._depth = self._index(TRUTH_DEPTH)
+            self._several = truth_topic(TRUTH_POSE, self.image_topic.split("/")[1]) in self._bag.topics
+            self._truth, self._pose, self._depth = (
+                self._index(self._truth_topic(t)) for t in (TRUTH_BODIES, TRUTH_POSE, TRUTH_DEPTH))
+            self._infos = self._index(self.info_topic) if self._pose and self.info_topic else {}
         except BaseException:
             self._bag.close()
             raise
-        self.has_truth = bool(self._truth)
+        self.has_truth = bool(self._truth or (self._pose and self._infos))
 
     def __iter__(self) -> Iterator[CameraFrame]:
         topics = [self.image_topic] + ([self.info_topic] if self.info_topic else [])
@@ -157,15 +160,25 @@ class BagSource(FrameSource):
                               None if calibration is None else calibration.camera)
 
     def truth_at(self, stamp_ns: int) -> FrameTruth | None:
-        data = self._truth.get(stamp_ns)
-        if data is None:
-            return None
         depth = self._depth.get(stamp_ns)
-        depth_m = None
-        if depth is not None:
-            message = self._bag.deserialize(TRUTH_DEPTH, depth)
-            depth_m = decode_compressed_depth(message.format, message.data)
-        return truth_from_message(self._bag.deserialize(TRUTH_BODIES, data), depth_m)
+        depth_m = None if depth is None else decode_depth_message(self._message(TRUTH_DEPTH, depth))
+        if stamp_ns in self._truth:
+            return truth_from_message(self._message(TRUTH_BODIES, self._truth[stamp_ns]), depth_m)
+        if stamp_ns not in self._pose or stamp_ns not in self._infos or self.info_topic is None:
+            return None
+        info = self._bag.deserialize(self.info_topic, self._infos[stamp_ns])
+        calibration = Calibration.from_message(info, int(info.width), int(info.height),
+                                               rectified=is_rectified_topic(self.image_topic))
+        if calibration is None:
+            return None
+        pose = self._message(TRUTH_POSE, self._pose[stamp_ns]).pose.pose
+        return FrameTruth(stamp_ns, calibration.camera, matrix_of_pose(pose), (), depth_m, people_known=False)
+
+    def _truth_topic(self, topic: str) -> str:
+        return truth_topic(topic, self.image_topic.split("/")[1] if self._several else "")
+
+    def _message(self, topic: str, data: bytes) -> Any:
+        return self._bag.deserialize(self._truth_topic(topic), data)
 
     def close(self) -> None:
         self._bag.close()
@@ -265,6 +278,13 @@ def image_topics(bag: BagReader) -> list[str]:
     """Colour image topics of a recording: raw or compressed, neither truth nor depth by their names."""
     return [t.name for t in bag.topics.values() if t.msgtype in (IMAGE, COMPRESSED_IMAGE) and t.count
             and not t.name.startswith("/gt/") and "depth" not in t.name.lower()]
+
+
+def truth_camera(bag: BagReader, image_topic: str) -> str:
+    """Which camera's truth belongs to an image topic: "cam1" where /gt/cam1/bodies stands beside /cam1/image_raw,
+    else "" (/gt/bodies, the only camera's)."""
+    namespace = image_topic.removesuffix("/compressed").rsplit("/", 1)[0].strip("/")
+    return namespace if namespace and truth_topic(TRUTH_BODIES, namespace) in bag.topics else ""
 
 
 def choose_image_topic(bag: BagReader, asked: str | None) -> str:
