@@ -107,7 +107,8 @@ class SceneScores:
         visible and whose box is at least `MIN_PERSON_HEIGHT_PX` tall; greedy by image distance.
         """
         self._frames += 1
-        self._add_people(estimate, truth)
+        if getattr(truth, "people_known", True):  # else every detection would count as false
+            self._add_people(estimate, truth)
         self._current.poses.append((estimate.segment, np.asarray(estimate.T_world_camera, np.float64),
                                     np.asarray(truth.T_world_camera, np.float64)))
         if truth.depth_m is not None:

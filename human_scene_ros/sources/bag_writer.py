@@ -42,11 +42,6 @@ _PNG = b"\x89PNG"
 _FOREVER = QosTime(9223372036, 854775807)  # how rosbag2 writes "no deadline"
 
 
-def truth_topic(topic: str, camera: str = "") -> str:
-    """TRUTH_BODIES, TRUTH_POSE or TRUTH_DEPTH of a named camera: /gt/bodies -> /gt/cam1/bodies."""
-    return topic.replace("/gt/", f"/gt/{camera}/", 1) if camera else topic
-
-
 def qos_profile(*, latched: bool = False, reliable: bool = True, depth: int = 10) -> Qos:
     """The QoS that a topic offered, as stored in a recording."""
     return Qos(QosHistory.KEEP_LAST, depth,

@@ -24,6 +24,7 @@ from human_scene_ros.errors import MessageError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import make_transform, quat_wxyz_from_matrix
 from human_scene_ros.scene import BodyEstimate, SceneEstimate
+from human_scene_ros.sources.calibration import Calibration
 
 Fields = dict[str, Any]
 
@@ -38,7 +39,10 @@ PATH = "nav_msgs/msg/Path"
 ODOMETRY = "nav_msgs/msg/Odometry"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 
-MODEL_SMPLX, MODEL_OPEN = 0, 3
+MODEL_SMPLX, MODEL_SMPL, MODEL_OPEN = 0, 1, 3
+GENDERS = ("neutral", "female", "male")
+"""`gender` of SmplxBody is the index."""
+
 VALID_BODY, VALID_LEFT_HAND, VALID_RIGHT_HAND, VALID_JAW, VALID_EYES, VALID_EXPRESSION, VALID_SHAPE = (
     1, 2, 4, 8, 16, 32, 64)
 JOINT_VISIBLE, JOINT_OCCLUDED, JOINT_OUT_OF_IMAGE = 1, 2, 4
@@ -155,11 +159,16 @@ def compressed_image_fields(stamp_ns: int, frame_id: str, data: bytes, format_te
             "data": np.frombuffer(data, np.uint8)}
 
 
-def camera_info_fields(stamp_ns: int, frame_id: str, camera: PinholeCamera) -> Fields:
-    """`CAMERA_INFO` of an image without distortion: plumb_bob with five zeros, P = [K | 0]."""
+def camera_info_fields(stamp_ns: int, frame_id: str, camera: PinholeCamera | Calibration) -> Fields:
+    """`CAMERA_INFO`: P = [K | 0]; plumb_bob with five zeros for an image without distortion."""
+    model, distortion = "plumb_bob", np.zeros(5)
+    if isinstance(camera, Calibration):
+        if camera.distortion:
+            model, distortion = camera.model, np.array(camera.distortion, np.float64)
+        camera = camera.camera
     K = camera.K
     return {"header": header_fields(stamp_ns, frame_id), "height": camera.height, "width": camera.width,
-            "distortion_model": "plumb_bob", "d": np.zeros(5), "k": K.reshape(-1), "r": np.eye(3).reshape(-1),
+            "distortion_model": model, "d": distortion, "k": K.reshape(-1), "r": np.eye(3).reshape(-1),
             "p": np.hstack([K, np.zeros((3, 1))]).reshape(-1), "binning_x": 0, "binning_y": 0,
             "roi": {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}}
 
@@ -428,7 +437,7 @@ def scene_status_fields(stamp_ns: int, world_frame: str, report: StatusReport) -
     return {"header": header_fields(stamp_ns, world_frame), **dataclasses.asdict(report)}
 
 
-# --- truth of our own recordings ---------------------------------------------------------------------------------
+# --- truth of recordings -----------------------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class TruePerson:
@@ -436,11 +445,15 @@ class TruePerson:
 
     Args:
         person_id: Number that stays with the person.
-        parameters: In the camera frame, betas of the open body.
-        joints_camera: (55, 3) metres.
-        head_visible: The head is inside the image and not hidden.
-        visible_fraction: Part of the body's pixels that can be seen, 0..1.
+        parameters: In the camera frame; what betas mean follows from `model_type`.
+        joints_camera: (55, 3) metres, or (127, 3) with the landmarks of SMPL-X; NaN for joints without truth.
+        head_visible: The head is inside the image and not hidden, as far as the truth tells.
+        visible_fraction: Part of the body's pixels that can be seen, 0..1; NaN unknown.
         bbox_px: (4,) x, y, width, height in the image.
+        model_type: MODEL_*. With MODEL_SMPL the first triplet of each hand pose is SMPL's hand joint (22, 23).
+        body_model: Name of the model file that `parameters` belong to; "" without parameters.
+        gender: Index into `GENDERS`.
+        valid_parts: Bits VALID_* of the parameters that are truth; 0: only joints are known.
     """
 
     person_id: int
@@ -449,6 +462,10 @@ class TruePerson:
     head_visible: bool
     visible_fraction: float
     bbox_px: NDArray[np.float32]
+    model_type: int = MODEL_OPEN
+    body_model: str = "open_body"
+    gender: int = 0
+    valid_parts: int = VALID_BODY | VALID_SHAPE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -457,10 +474,11 @@ class FrameTruth:
 
     Args:
         stamp_ns: Stamp of the image.
-        camera: Its intrinsics.
-        T_world_camera: (4, 4) pose of the optical frame in a z-up world.
+        camera: Its intrinsics once lens distortion is removed.
+        T_world_camera: (4, 4) pose of the optical frame in the world of the recording, z up where it says so.
         people: Everybody in view.
         depth_m: (H, W) metres along z, 0 = none; None where the recording has no depth.
+        people_known: False: nobody has looked for people; `people` is empty and says nothing.
     """
 
     stamp_ns: int
@@ -468,31 +486,52 @@ class FrameTruth:
     T_world_camera: NDArray[np.float64]
     people: tuple[TruePerson, ...]
     depth_m: NDArray[np.float32] | None = None
+    people_known: bool = True
 
     @property
     def joints_camera(self) -> NDArray[np.float32]:
-        """(people, 55, 3) metres."""
+        """(people, 55, 3) metres, NaN where there is no truth."""
         if not self.people:
             return np.zeros((0, 55, 3), np.float32)
-        return np.stack([person.joints_camera for person in self.people])
+        return np.stack([person.joints_camera[:55] for person in self.people])
 
 
-def truth_fields(truth: FrameTruth, *, camera_frame: str, world_frame: str, sequence: int) -> Fields:
-    """`BODY_ARRAY` that holds a truth: score 1, confirmed, visibility of the head in its joint flag."""
-    description = BodyDescription(id_prefix="p")
+def truth_fields(truth: FrameTruth, *, camera_frame: str, world_frame: str, sequence: int,
+                 camera_name: str = "truth") -> Fields:
+    """`BODY_ARRAY` that holds a truth: score 1, confirmed, visibility of the head in its joint flag.
+
+    Joints without truth are NaN, with confidence 0 and no flag.
+    """
     rot_camera_world = truth.T_world_camera[:3, :3].T
-    bodies = []
-    for person in truth.people:
-        body = BodyEstimate(
-            track_id=person.person_id, track_state=1, track_age=sequence, time_since_update_s=0.0, score=1.0,  # type: ignore[arg-type]
-            parameters=person.parameters, joints_camera=person.joints_camera,
-            head_uv_px=np.zeros(2, np.float32), bbox_px=person.bbox_px)
-        flags = np.full(55, JOINT_VISIBLE, np.uint8)
-        flags[15] = JOINT_VISIBLE if person.head_visible else JOINT_OCCLUDED
-        fields = smplx_body_fields(body, truth.camera, description, rot_camera_world, flags, f"p{person.person_id:04d}")
-        bodies.append({**fields, "occlusion": 1.0 - float(person.visible_fraction)})
-    return _body_array(truth.stamp_ns, camera_frame, "truth", sequence, 0, 0, True, world_frame, truth.T_world_camera,
-                       1.0, 0.0, truth.camera, 0.0, bodies)
+    bodies = [_truth_body(person, truth.camera, rot_camera_world, sequence) for person in truth.people]
+    return _body_array(truth.stamp_ns, camera_frame, camera_name, sequence, 0, 0, True, world_frame,
+                       truth.T_world_camera, 1.0, 0.0, truth.camera, 0.0, bodies)
+
+
+def _truth_body(person: TruePerson, camera: PinholeCamera, rot_camera_world: NDArray[np.floating],
+                sequence: int) -> Fields:
+    joints = np.asarray(person.joints_camera, np.float32)
+    joint_set = next((key for key, count in JOINT_COUNTS.items() if joints.shape == (count, 3)), 0)
+    if joint_set not in (2, 3):
+        raise MessageError(f"truth joints_camera has shape {joints.shape}; expected (55, 3) or (127, 3)")
+    known = np.isfinite(joints).all(axis=1)
+    body = BodyEstimate(
+        track_id=person.person_id, track_state=1, track_age=sequence, time_since_update_s=0.0, score=1.0,  # type: ignore[arg-type]
+        parameters=person.parameters, joints_camera=np.where(known[:55, None], joints[:55], np.float32(0.0)),
+        head_uv_px=np.zeros(2, np.float32), bbox_px=person.bbox_px)
+    flags = np.where(known, JOINT_VISIBLE, 0).astype(np.uint8)
+    if known[15] and not person.head_visible:
+        flags[15] = JOINT_OCCLUDED
+    description = BodyDescription(person.body_model, person.model_type == MODEL_SMPLX, person.valid_parts, 2, "p")
+    fields = smplx_body_fields(body, camera, description, rot_camera_world, flags[:55], f"p{person.person_id:04d}")
+    fields |= {
+        "occlusion": 1.0 - float(person.visible_fraction), "model_type": person.model_type, "gender": person.gender,
+        "joint_set": joint_set, "joints": np.where(known[:, None], joints, np.float32(np.nan)).reshape(-1),
+        "joint_uv": camera.project(joints.astype(np.float64)).astype(np.float32).reshape(-1), "joint_flags": flags,
+        "joint_confidence": np.zeros(0, np.float32) if known.all() else known.astype(np.float32)}
+    if not (known[0] and person.valid_parts & VALID_BODY):
+        fields["pelvis"] = pose_with_covariance_fields(None)
+    return fields
 
 
 def truth_from_message(message: Any, depth_m: NDArray[np.float32] | None = None) -> FrameTruth:
@@ -501,13 +540,14 @@ def truth_from_message(message: Any, depth_m: NDArray[np.float32] | None = None)
     people = []
     for body in message.bodies:
         joints = np.array(body.joints, np.float32).reshape(-1, 3)
-        if joints.shape != (55, 3):
-            raise MessageError(f"truth body '{body.track_id}' has {len(joints)} joints; expected 55")
+        if len(joints) not in (55, 127):
+            raise MessageError(f"truth body '{body.track_id}' has {len(joints)} joints; expected 55 or 127")
         parameters = BodyParameters(**{f.name: np.array(getattr(body, f.name), np.float32)
                                        for f in dataclasses.fields(BodyParameters)})
         number = int("".join(c for c in body.track_id if c.isdigit()) or 0)
         people.append(TruePerson(number, parameters, joints, bool(int(body.joint_flags[15]) & JOINT_VISIBLE),
-                                 1.0 - float(body.occlusion), np.array(body.bbox, np.float32)))
+                                 1.0 - float(body.occlusion), np.array(body.bbox, np.float32), int(body.model_type),
+                                 str(body.body_model), int(body.gender), int(body.valid_parts)))
     return FrameTruth(stamp_ns_of(message.header.stamp), camera, matrix_of_pose(message.camera_pose.pose),
                       tuple(people), depth_m)
 

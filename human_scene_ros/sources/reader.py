@@ -126,7 +126,8 @@ class BagSource(FrameSource):
             self.info_topic = choose_info_topic(self._bag, self.image_topic, info_topic)
             self.frame_count = self._bag.topics[self.image_topic].count
             self.name = f"{path} {self.image_topic}"
-            self._several = truth_topic(TRUTH_POSE, self.image_topic.split("/")[1]) in self._bag.topics
+            self._camera = self.image_topic.strip("/").split("/")[0]
+            self._several = truth_topic(TRUTH_POSE, self._camera) in self._bag.topics
             self._truth, self._pose, self._depth = (
                 self._index(self._truth_topic(t)) for t in (TRUTH_BODIES, TRUTH_POSE, TRUTH_DEPTH))
             self._infos = self._index(self.info_topic) if self._pose and self.info_topic else {}
@@ -175,7 +176,7 @@ class BagSource(FrameSource):
         return FrameTruth(stamp_ns, calibration.camera, matrix_of_pose(pose), (), depth_m, people_known=False)
 
     def _truth_topic(self, topic: str) -> str:
-        return truth_topic(topic, self.image_topic.split("/")[1] if self._several else "")
+        return truth_topic(topic, self._camera if self._several else "")
 
     def _message(self, topic: str, data: bytes) -> Any:
         return self._bag.deserialize(self._truth_topic(topic), data)
