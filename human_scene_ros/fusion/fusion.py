@@ -66,8 +66,8 @@ class FusionConfig:
     """Settings; defaults are the ones measured in the benchmark.
 
     Args:
-        association: "mahalanobis" (rays and depths with their covariance), or "paper": 0.8 x mean joint distance
-            in the world + 0.2 x the same in canonical pose.
+        association: "mahalanobis" (rays and depths with their covariance), or "paper": `position_weight` x mean joint
+            distance in the world + `pose_weight` x the same in canonical pose.
         position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
         pose: Chordal mean, or geodesic median from three views on.
         smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
@@ -88,6 +88,8 @@ class FusionConfig:
         gate: Mahalanobis gate of new pairs.
         anchor_gate: Squared Mahalanobis gate of a detection to the person it is bound to.
         paper_gate_m: Gate of the "paper" cost.
+        position_weight: Of the "paper" cost.
+        pose_weight: Of the "paper" cost.
         max_skew_s: Detections farther apart in time are not compared without a person between them.
         max_age_s: Detections farther from the stamp of the step are left out.
         birth_frames: A person seen by one view becomes global after so many frames.
@@ -116,6 +118,8 @@ class FusionConfig:
     gate: float = 4.2
     anchor_gate: float = 16.27
     paper_gate_m: float = 0.8
+    position_weight: float = 0.8
+    pose_weight: float = 0.2
     max_skew_s: float = 0.04
     max_age_s: float = 0.1
     birth_frames: int = 5
@@ -169,12 +173,9 @@ class Fusion:
         V = len(self._views)
         self._rot, self._centre = np.tile(np.eye(3), (V, 1, 1)), np.zeros((V, 3))
         self._known = np.zeros(V, bool)
-        self._focal = np.array([view.focal_px for view in views], np.float64)
-        self._size = np.array([view.image_size or (np.inf, np.inf) for view in views], np.float64).reshape(V, 2)
-        middle = np.where(np.isfinite(self._size), 0.5 * (self._size - 1.0), 0.0)
-        self._principal = np.array([m if view.principal_px is None else view.principal_px
-                                    for m, view in zip(middle, views, strict=True)], np.float64).reshape(V, 2)
+        self._focal, self._size, self._principal = np.ones(V), np.zeros((V, 2)), np.zeros((V, 2))
         for v, view in enumerate(views):
+            self.set_camera(v, view)
             self.set_extrinsics(v, view.T_world_camera)
         self._person_count = 0
         self.reset()
@@ -208,6 +209,13 @@ class Fusion:
         self._cycle_rate = 0.0
         self._stamp = -math.inf
 
+    def set_camera(self, index: int, view: View) -> None:
+        """Give a view other intrinsics; its pose stays."""
+        self._focal[index] = view.focal_px
+        self._size[index] = view.image_size or (np.inf, np.inf)
+        middle = np.where(np.isfinite(self._size[index]), 0.5 * (self._size[index] - 1.0), 0.0)
+        self._principal[index] = middle if view.principal_px is None else view.principal_px
+
     def set_extrinsics(self, view: int, T_world_camera: NDArray[np.floating] | None) -> bool:
         """Give or take away the pose of a view's optical frame; False if it is no rigid transform."""
         T = np.full((4, 4), np.nan) if T_world_camera is None else np.asarray(T_world_camera, np.float64)
@@ -218,6 +226,19 @@ class Fusion:
             self._rot[view] = project_to_rotations(T[:3, :3])
             self._centre[view] = T[:3, 3]
         return bool(good)
+
+    def merge(self, keep: int, drop: int) -> bool:
+        """Make two people one, by their ids; False if one of them is unknown (or both are the same).
+
+        Views of `drop` that `keep` lacks are taken over; where both have one, they belong to `keep`'s.
+        """
+        places = [np.flatnonzero(self._ids == person) for person in (keep, drop)]
+        if keep == drop or not all(len(place) for place in places):
+            return False
+        a, b = int(places[0][0]), int(places[1][0])
+        self._take_over(a, b)
+        self._bury(self._stamp, np.zeros(0, np.int64))
+        return True
 
     # --- the route ------------------------------------------------------------------------------------------------
 
@@ -457,7 +478,8 @@ class Fusion:
         position, _ = self._predicted(np.arange(len(self._ids)), np.full(len(self._ids), self._stamp))
         others = position[:, None] + offset
         world = np.linalg.norm(joints[:, None] - others[None], axis=3).mean(axis=2)
-        return 0.8 * world + 0.2 * np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+        pose = np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+        return self.config.position_weight * world + self.config.pose_weight * pose
 
     def _pair_costs(self, seen: _Measured, rows: Index, canonical: Array) -> tuple[Array, float]:
         pose = np.linalg.norm(canonical[:, None] - canonical[None], axis=3).mean(axis=2)
@@ -466,7 +488,8 @@ class Fusion:
             head = canonical[:, self.skeleton.head, None]
             joints = seen.point[rows, None] + (canonical - head) @ root.transpose(0, 2, 1)
             world = np.linalg.norm(joints[:, None] - joints[None], axis=3).mean(axis=2)
-            cost, gate = 0.8 * world + 0.2 * pose, self.config.paper_gate_m
+            cost = self.config.position_weight * world + self.config.pose_weight * pose
+            gate = self.config.paper_gate_m
         else:
             covariance = seen.covariance[rows]
             offset = seen.point[rows, None] - seen.point[rows][None]
@@ -563,11 +586,15 @@ class Fusion:
             agrees = squared < 11.0 and not (views[a] & views[b]).any() and views[a].any() and views[b].any()
             agreement[key] = max(self._agreement.get(key, 0) + (1 if agrees else -1), 0)
             if agreement[key] >= self.config.merge_frames:
-                self._bound[a] = np.where(self._bound[a] >= 0, self._bound[a], self._bound[b])
                 owner[owner == b] = a
-                self._bound[b] = -1
-                self._seen[b] = -math.inf  # buried right after
+                self._take_over(a, b)
         self._agreement = agreement
+
+    def _take_over(self, a: int, b: int) -> None:
+        """Row b's views become row a's; b is buried right after."""
+        self._bound[a] = np.where(self._bound[a] >= 0, self._bound[a], self._bound[b])
+        self._bound[b] = -1
+        self._seen[b] = -math.inf
 
     def _merge_along_rays(self, owner: Index, seen: _Measured, views: NDArray[np.bool_],
                           agreement: dict[tuple[int, int], int]) -> None:

@@ -91,6 +91,7 @@ class SyncCounters:
         frames_used: Frames that left in sets.
         sets: Sets that left.
         partial_sets: Of these, without all configured cameras.
+        timeouts: Of these, those that left because their time was up.
         dropped_late: Their moment had already left.
         dropped_disorder: Not later than the camera's last frame.
         dropped_old_time: From before a jump that another camera has made already.
@@ -103,6 +104,7 @@ class SyncCounters:
     frames_used: int = 0
     sets: int = 0
     partial_sets: int = 0
+    timeouts: int = 0
     dropped_late: int = 0
     dropped_disorder: int = 0
     dropped_old_time: int = 0
@@ -254,6 +256,7 @@ class Synchroniser(Generic[T]):
                 return sets
             made = self._emit(pivot, members)
             if made is not None:
+                self.counters.timeouts += not (decided or everything or full)
                 sets.append(made)
 
     def _members(self, pivot: int, name: str, now_ns: int) -> tuple[list[str], bool]:

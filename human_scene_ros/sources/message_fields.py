@@ -316,14 +316,14 @@ class BodyDescription:
                                "frame and topic names")
 
 
-def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera, description: BodyDescription,
+def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera | None, description: BodyDescription,
                       rot_camera_world: NDArray[np.floating], joint_flags: NDArray[np.uint8] | None = None,
                       person_id: str = "") -> Fields:
-    """human_scene_ros/SmplxBody, in the camera frame.
+    """human_scene_ros/SmplxBody, in the camera frame (or in the world, for a person of several cameras).
 
     Args:
-        body: The person; parameters and joints are in the camera frame.
-        camera: Intrinsics of the image that `joint_uv` refers to.
+        body: The person; parameters and joints are in that frame.
+        camera: Intrinsics of the image that `joint_uv` refers to; None = there is no such image.
         description: See there.
         rot_camera_world: (3, 3), turns the world velocity into the camera's axes.
         joint_flags: (55,) bits JOINT_*; None = not available.
@@ -360,7 +360,8 @@ def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera, description: Bo
         "height": float(body.height_m), "joint_set": description.joint_set,
         "joints": joints[:count].reshape(-1).copy(),
         "joint_confidence": np.zeros(0, np.float32), "joint_covariance": np.zeros(0, np.float32),
-        "joint_uv": camera.project(joints[:count].astype(np.float64)).astype(np.float32).reshape(-1),
+        "joint_uv": np.zeros(0, np.float32) if camera is None else camera.project(
+            joints[:count].astype(np.float64)).astype(np.float32).reshape(-1),
         "joint_flags": flags[:count].copy(),
         "bbox": _flat("bbox_px", body.bbox_px, np.float32, 4, finite=False),
     }

@@ -11,7 +11,9 @@ import pytest
 from rosbags.typesys import get_types_from_msg
 
 from human_scene_ros import scene
-from human_scene_ros.sources import message_fields
+from human_scene_ros.fusion.extrinsics import ExtrinsicsStatus
+from human_scene_ros.fusion.types import DetectionStatus, PersonStatus
+from human_scene_ros.sources import fusion_fields, message_fields
 
 from helpers import REPOSITORY
 
@@ -91,6 +93,8 @@ def test_array_messages_have_a_header(path: Path):
         ("SmplxBodyArray", "STATUS_", scene.TrackingStatus),
         ("SceneStatus", "SCALE_", scene.ScaleSource),
         ("SceneStatus", "WORLD_", scene.WorldSource),
+        ("FusedPerson", "STATE_", scene.TrackState),
+        ("FusionAssociations", "STATUS_", DetectionStatus),
     ],
 )
 def test_constants_equal_the_enumerations(file: str, prefix: str, kind: type[enum.IntEnum]):
@@ -116,6 +120,16 @@ def test_flag_constants_are_separate_bits():
 def test_status_report_has_the_fields_of_the_message():
     names = [x.name for x in lines(REPOSITORY / "msg/SceneStatus.msg") if x.value is None]
     assert sorted(f.name for f in dataclasses.fields(message_fields.StatusReport)) == sorted(set(names) - {"header"})
+
+
+def test_constants_of_the_fusion_equal_the_enumerations():
+    person = constants(REPOSITORY / "msg/FusedPerson.msg", "STATUS_")
+    assert person == {member.name: member.value for member in PersonStatus if member}
+    camera = constants(REPOSITORY / "msg/CameraExtrinsics.msg", "STATUS_")
+    assert camera == {member.name: member.value for member in ExtrinsicsStatus} | {
+        "UNKNOWN": fusion_fields.EXTRINSICS_UNKNOWN}
+    sources = constants(REPOSITORY / "msg/CameraExtrinsics.msg", "SOURCE_")
+    assert sources == {name: getattr(fusion_fields, f"SOURCE_{name}") for name in sources}
 
 
 def test_formats_of_save_map_are_numbered_as_designed():

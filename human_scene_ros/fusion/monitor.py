@@ -1,0 +1,104 @@
+"""Does every camera still stand where its pose says, and does its clock agree? Asked of the people themselves.
+
+A view's ray to a head misses the head that the other views agree on by a little. The median miss over the last
+samples says how well the pose fits; a miss that grows along the direction of walking says that the clock is off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.fusion.types import Detections, DetectionStatus, FusedFrame
+
+Array = NDArray[np.float64]
+
+REACH_M = 1.0
+"""A ray that nobody was tied to is compared with the nearest person of other views within this distance."""
+_MIN_SAMPLES = 30
+_MIN_MOTION_M2_S2 = 2.0  # sum of squared speeds across the rays
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewAgreement:
+    """What the people say about one view.
+
+    Args:
+        samples: Rays behind the numbers.
+        residual_m: Median distance of the rays from the heads that the other views see; NaN below 30 samples.
+        time_offset_s: To be added to the view's stamps; NaN where people move too little across its rays.
+    """
+
+    samples: int
+    residual_m: float
+    time_offset_s: float
+
+
+class RigMonitor:
+    """Keeps the last misses of every view.
+
+    Args:
+        views: V.
+        window: Samples kept per view.
+    """
+
+    def __init__(self, views: int, window: int = 300) -> None:
+        self._misses = np.full((views, window, 3), np.nan)  # distance, miss . velocity, velocity . velocity
+        self._count = np.zeros(views, np.int64)
+
+    def reset(self, view: int | None = None) -> None:
+        """Forget one view's samples (it was calibrated), or all."""
+        chosen = slice(None) if view is None else slice(view, view + 1)
+        self._misses[chosen] = np.nan
+        self._count[chosen] = 0
+
+    def add(self, frame: FusedFrame, detections: Detections, T_world_camera: NDArray[np.floating]) -> None:
+        """Take one step of the fusion.
+
+        Args:
+            frame: Its result.
+            detections: Its input.
+            T_world_camera: (V, 4, 4) the poses used; NaN where unknown.
+        """
+        people = frame.people
+        asked = np.flatnonzero(np.isin(frame.detection_status, (
+            int(DetectionStatus.ASSIGNED), int(DetectionStatus.UNASSIGNED))))
+        if not len(people) or not len(asked):
+            return
+        view = detections.view[asked]
+        ray = (T_world_camera[view, :3, :3] @ detections.head_camera[asked, :, None])[..., 0]
+        ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
+        ahead = (detections.stamp_s[asked] - frame.stamp_s)[:, None, None] * people.velocity_world[None]
+        offset = T_world_camera[view, :3, 3][:, None] - (people.head_world[None] + ahead)  # (n, P, 3)
+        miss = offset - (offset @ ray[:, :, None]) * ray[:, None]
+        distance = np.linalg.norm(miss, axis=2)
+
+        own = frame.detection_person[asked][:, None] == people.person_id[None]
+        has_view = np.zeros((len(T_world_camera), len(people)), bool)
+        row, person = np.nonzero(own)
+        has_view[view[row], person] = True
+        # Tied to somebody whom others see too: that is the one. Else the nearest person without this view.
+        shared = own & (people.num_views[None] >= 2)
+        reachable = ~has_view[view] & (people.num_views[None] >= 2) & (distance < REACH_M)
+        reachable &= ~shared.any(axis=1, keepdims=True)
+        choice = np.where(shared, -1.0, np.where(reachable, distance, np.inf))
+        best = choice.argmin(axis=1)
+        for i in np.flatnonzero(np.isfinite(choice.min(axis=1))):
+            p, v = best[i], view[i]
+            # The view itself pulled the head towards its ray: what the others say is farther away by n / (n - 1).
+            factor = people.num_views[p] / (people.num_views[p] - 1.0) if shared[i, p] else 1.0
+            velocity = people.velocity_world[p] - (people.velocity_world[p] @ ray[i]) * ray[i]
+            self._misses[v, self._count[v] % self._misses.shape[1]] = (
+                factor * distance[i, p], factor * miss[i, p] @ velocity, velocity @ velocity)
+            self._count[v] += 1
+
+    def agreement(self, view: int) -> ViewAgreement:
+        """What the last samples of a view say."""
+        known = self._misses[view][:min(int(self._count[view]), self._misses.shape[1])]
+        if len(known) < _MIN_SAMPLES:
+            return ViewAgreement(len(known), float("nan"), float("nan"))
+        motion = float(known[:, 2].sum())
+        offset = float(known[:, 1].sum() / motion) if motion > _MIN_MOTION_M2_S2 else float("nan")
+        return ViewAgreement(len(known), float(np.median(known[:, 0])), offset)
