@@ -44,6 +44,23 @@ class _Group:
                     "box", (i * (w / 2 - thick), j * (d / 2 - thick), h / 2), (thick, thick, h), material
                 )
 
+    def printed(self) -> int:
+        """Material of paper: pages, covers, packets."""
+        rng = self.rng
+        colors = random_colors(rng, 3, str(rng.choice(MOODS)))
+        return self.place.table.surface(colors, pick_layer(rng, "picture", "text", "plain"), (3.0, 3.0))
+
+    def paper(self, w: float, d: float, z: float, count: int) -> None:
+        """Sheets and books that lie, and covers, packets and frames that stand, on a top of w x d at height z."""
+        rng = self.rng
+        for _ in range(count):
+            x, y, turn = rng.uniform(-0.4, 0.4) * w, rng.uniform(-0.4, 0.4) * d, rng.uniform(0, 3)
+            long, short, thin = rng.uniform(0.15, 0.35), rng.uniform(0.1, 0.22), rng.uniform(0.004, 0.06)
+            if rng.random() < 0.5:
+                self.add("box", (x, y, z + thin / 2), (long, short, thin), self.printed(), turn)
+            else:
+                self.add("box", (x, y, z + long / 2), (short, thin, long), self.printed(), turn)
+
     def clutter(self, w: float, d: float, z: float, count: int) -> None:
         rng = self.rng
         for _ in range(count):
@@ -79,6 +96,30 @@ def _table(g: _Group) -> None:
     else:
         g.add("cylinder", (0, 0, h / 2), (0.1, 0.1, h), g.mat())
     g.clutter(w, d, h + 0.025, int(r.integers(0, 6)))
+    g.paper(w, d, h + 0.025, int(r.integers(0, 4)))
+
+
+def _worktop(g: _Group) -> None:
+    """A kitchen along the wall: base units with doors, a crowded top, tiles and notes behind it, wall cupboards."""
+    r, doors, top = g.rng, g.mat(), g.mat()
+    w, d, h = r.uniform(1.2, 3.0), r.uniform(0.55, 0.7), r.uniform(0.85, 0.95)
+    g.add("box", (0, 0, h / 2 + 0.05), (d - 0.04, w, h - 0.1), doors)
+    g.add("box", (0, 0, h), (d, w, 0.04), top)
+    units = int(r.integers(2, 6))
+    for k in range(units):
+        y = (k + 0.5) / units * w - w / 2
+        g.add("box", (d / 2, y, h * 0.53), (0.03, w / units - 0.02, h * 0.8), doors)
+        g.add("box", (d / 2 + 0.03, y, h * 0.82), (0.02, w / units * r.uniform(0.2, 0.6), 0.02), top)
+    g.clutter(d, w, h + 0.02, int(r.integers(1, 8)))
+    g.paper(d, w, h + 0.02, int(r.integers(0, 6)))
+    if r.random() < 0.7:
+        tiles = g.place.table.surface(random_colors(r, 3, "pale"), pick_layer(r, "tiles"), (2.0, 1.0))
+        g.add("box", (-d / 2, 0, h + 0.3), (0.02, w, 0.6), tiles)
+    for _ in range(int(r.integers(0, 6))):
+        y, z = r.uniform(-0.45, 0.45) * w, h + r.uniform(0.2, 0.6)
+        g.add("box", (-d / 2 + 0.02, y, z), (0.01, r.uniform(0.1, 0.25), r.uniform(0.1, 0.3)), g.printed())
+    if r.random() < 0.6:
+        g.add("box", (-d / 4, 0, h + 0.95), (d / 2, w, 0.6), doors)
 
 
 def _chair(g: _Group) -> None:
@@ -380,6 +421,7 @@ _ITEMS: tuple[Item, ...] = (
     (_bed, 1.15, 0.7, 0),
     (_shelf, 0.6, 2, 0),
     (_cabinet, 0.6, 2.5, 0.3),
+    (_worktop, 1.1, 1.5, 0),
     (_floor_lamp, 0.25, 1, 0.5),
     (_plant, 0.3, 1.5, 1),
     (_stack, 0.45, 1.5, 1),

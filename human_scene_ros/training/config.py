@@ -98,6 +98,14 @@ PRESETS = {
     # A second, shorter cycle from a trained scene: depth is what still improves.
     "nano-scene-2": TrainConfig(stage="scene", minutes=21.0, learning_rate=5e-4, warmup_steps=30, ema=0.998,
                                 burn_in_from=0.3, weights=LossWeights(depth=2.5, depth_gradient=1.0)),
+    # A long cycle over many more worlds, everyday rooms most of all.
+    "nano-scene-3": TrainConfig(stage="scene", minutes=75.0, learning_rate=8e-4, warmup_steps=60, ema=0.998,
+                                burn_in_from=0.4,
+                                weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=1.5, mask=0.7)),
+    "nano-bodies-3": TrainConfig(stage="bodies", predicted_masks=True, minutes=75.0, batch_clips=48, clip_frames=1,
+                                 learning_rate=1e-3, warmup_steps=60, ema=0.998, head_jitter_px=1.0,
+                                 depth_jitter=0.15, clip_gradient=5.0,
+                                 weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
     "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
     "smoke": TrainConfig(minutes=1.0, batch_clips=2, clip_frames=2, burn_in=2, save_every_s=10.0, ema=0.9,
                          warmup_steps=5),

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own idiom)
 from torch import Tensor
 
+MAX_LOG_ERROR = 1.5
+"""Beyond this logarithm of a ratio the relative error stops growing: a single wall in front of the lens would rule."""
+
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean of `values` where `valid`; 0 with gradients when nothing is valid."""
@@ -19,13 +22,17 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def log_depth(log_prediction: Tensor, confidence: Tensor, target_m: Tensor, alpha: float = 0.4) -> Tensor:
-    """|log z - log z*| plus the terms that teach confidence; (B, H, W) each; target 0 means no truth (sky).
+    """Mean of |log z - log z*| and |z / z* - 1|, plus the terms that teach confidence; (B, H, W) each; target 0 means
+    no truth (sky).
 
+    Where depth is a guess the logarithm alone settles for the median; the relative error (AbsRel), which is what
+    depth is judged by, asks for less, because too far can be wrong by any factor and too near only by one.
     Confidence C = 1 + exp(raw) settles at alpha / error. It learns from the error without weighting it: a small
     network would otherwise buy confidence where depth is easy and give up where it is not.
     """
     valid = target_m > 0
-    error = (log_prediction - target_m.clamp_min(1e-3).log()).abs()
+    log_error = log_prediction - target_m.clamp_min(1e-3).log()
+    error = 0.5 * (log_error.abs() + log_error.clamp_max(MAX_LOG_ERROR).expm1().abs())
     calibration = confidence * error.detach() - alpha * confidence.log()
     return masked_mean(error + 0.5 * calibration, valid) + 0.02 * masked_mean(confidence - 1.0, ~valid)
 
