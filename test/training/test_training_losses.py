@@ -27,17 +27,30 @@ def test_log_depth_is_least_at_the_truth_and_blind_to_sky():
     sky_changed[0, 0, 1] += 3.0
     assert torch.equal(at_truth, losses.log_depth(sky_changed, confidence, target))
     off = losses.log_depth(right + 0.1, confidence, target)
-    # |0.1| more from the error and 0.5 * 1.5 * 0.1 more from the calibration of confidence.
-    assert math.isclose(float(off - at_truth), 0.1 * 1.75, rel_tol=1e-4)
+    # The error: half |0.1|, half |e^0.1 - 1|; the calibration of confidence adds 0.5 * 1.5 times as much.
+    assert math.isclose(float(off - at_truth), 0.5 * (0.1 + math.expm1(0.1)) * 1.75, rel_tol=1e-4)
+
+
+def test_log_depth_fears_too_far_more_than_too_near():
+    target = torch.ones(1, 1, 1)
+    confidence = torch.full_like(target, 1.5)
+
+    def loss(log_ratio: float) -> float:
+        return float(losses.log_depth(torch.full_like(target, log_ratio), confidence, target))
+
+    assert loss(1.0) > loss(-1.0)
+    # Past the limit only the logarithm grows.
+    assert math.isclose(loss(3.0) - loss(2.0), 0.5 * 1.75, rel_tol=1e-4)
 
 
 def test_confidence_settles_at_alpha_over_error_and_does_not_weigh_depth():
     target = torch.full((1, 1, 1), 2.0)
     log_prediction = (target.log() + 0.1).requires_grad_()
-    confidence = torch.tensor([[[4.0]]], requires_grad=True)
+    error = 0.5 * (0.1 + math.expm1(0.1))
+    confidence = torch.tensor([[[0.4 / error]]], requires_grad=True)  # the optimum
     losses.log_depth(log_prediction, confidence, target, alpha=0.4).backward()
-    assert abs(float(confidence.grad)) < 1e-6  # 0.4 / 0.1 = 4 is the optimum
-    assert math.isclose(float(log_prediction.grad), 1.0, rel_tol=1e-6)
+    assert abs(float(confidence.grad)) < 1e-6
+    assert math.isclose(float(log_prediction.grad), 0.5 * (1 + math.exp(0.1)), rel_tol=1e-5)
 
 
 def test_depth_gradient_ignores_a_global_scale_and_sees_a_tilt():
