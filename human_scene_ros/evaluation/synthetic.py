@@ -21,7 +21,7 @@ from human_scene_ros.evaluation.matching import match_nearest
 from human_scene_ros.evaluation.trajectory import trajectory_errors
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply
-from human_scene_ros.scene import SceneEstimate, TrackState
+from human_scene_ros.scene import BodyEstimate, SceneEstimate, TrackState
 
 MATCH_LIMIT = 0.05
 """A predicted head farther than this fraction of the image width from a true one does not match it."""
@@ -148,29 +148,29 @@ class SceneScores:
     # --- one frame
 
     def _add_people(self, estimate: SceneEstimate, truth: FrameTruth) -> None:
-        detections = [b for b in estimate.bodies if b.track_state not in (TrackState.PREDICTED, TrackState.LOST)]
-        people = [p for p in truth.people
-                  if p.head_visible and np.asarray(p.bbox_px, np.float64)[3] >= MIN_PERSON_HEIGHT_PX]
-        self._predicted += len(detections)
+        if not getattr(truth, "people_known", True):
+            return
+        found, people = detections(estimate), countable_people(truth)
+        self._predicted += len(found)
         self._truth += len(people)
         for person in people:
             frames = self._current.frames_of_person
             frames[person.person_id] = frames.get(person.person_id, 0) + 1
-        if not detections or not people:
-            return
-        predicted_uv = np.stack([b.head_uv_px for b in detections])
-        truth_uv = np.stack([truth.camera.project(np.asarray(p.joints_camera, np.float64)[HEAD])
-                             for p in people])
-        pairs = match_nearest(predicted_uv, truth_uv, MATCH_LIMIT * truth.camera.width)
+        pairs = match_heads(found, people, truth.camera)
         self._matched += len(pairs)
         for i, j in pairs:
-            predicted = np.asarray(detections[i].joints_camera, np.float64)[list(BODY_22)]
+            predicted = np.asarray(found[i].joints_camera, np.float64)[list(BODY_22)]
             true = np.asarray(people[j].joints_camera, np.float64)[list(BODY_22)]
-            self._pa_mm.append(float(metrics.pa_mpjpe_mm(predicted, true)))
-            self._mpjpe_mm.append(float(metrics.mpjpe_mm(predicted, true, pelvis_joints=(0,))))
+            known = np.isfinite(true).all(axis=1)
+            if not known[0]:
+                continue
+            self._pa_mm.append(float(metrics.pa_mpjpe_mm(predicted[known], true[known])))
+            self._mpjpe_mm.append(float(metrics.mpjpe_mm(predicted[known], true[known], pelvis_joints=(0,))))
             distance = np.linalg.norm(true[0])
             self._pelvis_rel.append(float(abs(np.linalg.norm(predicted[0]) - distance) / distance))
-            track = self._current.joints_world.setdefault((people[j].person_id, detections[i].track_id), [])
+            if not known.all():
+                continue
+            track = self._current.joints_world.setdefault((people[j].person_id, found[i].track_id), [])
             track.append((apply(np.asarray(estimate.T_world_camera, np.float64), predicted),
                           apply(np.asarray(truth.T_world_camera, np.float64), true)))
 
@@ -218,6 +218,27 @@ class SceneScores:
         return sum(value * weight for value, weight in pairs) / total if total else None
 
 
+def detections(estimate: SceneEstimate) -> list[BodyEstimate]:
+    """People that were seen in this frame; tracks that only coast are not among them."""
+    return [b for b in estimate.bodies if b.track_state not in (TrackState.PREDICTED, TrackState.LOST)]
+
+
+def countable_people(truth: FrameTruth) -> list[PersonTruth]:
+    """People who must be found: head visible, box at least `MIN_PERSON_HEIGHT_PX` tall."""
+    return [p for p in truth.people
+            if p.head_visible and np.asarray(p.bbox_px, np.float64)[3] >= MIN_PERSON_HEIGHT_PX]
+
+
+def match_heads(found: Sequence[BodyEstimate], people: Sequence[PersonTruth],
+                camera: PinholeCamera) -> list[tuple[int, int]]:
+    """(detection, person) pairs, greedily by the distance of their heads in the image, within `MATCH_LIMIT`."""
+    if not found or not people:
+        return []
+    predicted_uv = np.stack([b.head_uv_px for b in found])
+    truth_uv = np.stack([camera.project(np.asarray(p.joints_camera, np.float64)[HEAD]) for p in people])
+    return match_nearest(predicted_uv, truth_uv, MATCH_LIMIT * camera.width)
+
+
 def depth_pairs(estimate: SceneEstimate,
                 truth_depth_m: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(N,) estimated and true depth, metres along z, where both exist; nearest pixel, thinned evenly.
@@ -226,20 +247,29 @@ def depth_pairs(estimate: SceneEstimate,
         estimate: Its dense maps may be at another resolution or crop than the input image.
         truth_depth_m: (H, W) of any resolution that covers the same view as the input image.
     """
+    return depth_samples(estimate, truth_depth_m)[:2]
+
+
+def depth_samples(estimate: SceneEstimate, truth_depth_m: NDArray[np.floating]) -> tuple[
+        NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """`depth_pairs` and (N, 2) where they are, pixels of the input image."""
     height, width = truth_depth_m.shape
     dense, image = estimate.dense_camera, estimate.camera
     stride = max(1, math.isqrt(math.ceil(dense.width * dense.height / _DEPTH_PIXELS_PER_FRAME)))
     columns, rows = np.arange(0, dense.width, stride), np.arange(0, dense.height, stride)
     # Dense pixel -> input image (the same ray in both cameras) -> truth image (the same view, other size).
-    u = ((columns - dense.cx) / dense.fx * image.fx + image.cx + 0.5) * width / image.width - 0.5
-    v = ((rows - dense.cy) / dense.fy * image.fy + image.cy + 0.5) * height / image.height - 0.5
+    image_u = (columns - dense.cx) / dense.fx * image.fx + image.cx
+    image_v = (rows - dense.cy) / dense.fy * image.fy + image.cy
+    u = (image_u + 0.5) * width / image.width - 0.5
+    v = (image_v + 0.5) * height / image.height - 0.5
     u_px, v_px = np.rint(u).astype(int), np.rint(v).astype(int)
     inside = ((v_px >= 0) & (v_px < height))[:, None] & ((u_px >= 0) & (u_px < width))[None]
     true = np.asarray(truth_depth_m, np.float32)[np.clip(v_px, 0, height - 1)[:, None],
                                                  np.clip(u_px, 0, width - 1)[None]]
     predicted = estimate.points_camera[rows[:, None], columns[None], 2]
     valid = inside & np.isfinite(predicted) & np.isfinite(true) & (true > 0)
-    return predicted[valid], true[valid]
+    uv_px = np.stack(np.broadcast_arrays(image_u[None], image_v[:, None]), axis=-1)
+    return predicted[valid], true[valid], uv_px[valid]
 
 
 def _number(value: float) -> float | None:
