@@ -1,4 +1,4 @@
-"""`human-scene evaluate synthetic`: errors on freshly generated worlds, whose truth is exact."""
+"""`human-scene evaluate KIND`: recordings with truth, finished results, or freshly generated worlds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+
+from human_scene_ros.commands import evaluate_bag
 
 KEYS_AND_UNITS = {
     "head_recall": "", "head_precision": "", "pa_mpjpe_mm": "mm", "mpjpe_mm": "mm", "pelvis_rel_error": "",
@@ -27,9 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     synthetic.add_argument("--preset", default="nano", help="network preset (default nano)")
     synthetic.add_argument("--checkpoint", type=Path, help="weights (default: those that ship with the preset)")
     synthetic.add_argument("--json", action="store_true", help="print one JSON object")
+    synthetic.set_defaults(evaluate=run_synthetic)
+    bag = kinds.add_parser("bag", help="recordings with truth, offline and deterministic, or --live through ROS")
+    evaluate_bag.add_arguments(bag)
+    bag.set_defaults(evaluate=evaluate_bag.run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run the evaluation of the chosen kind."""
+    return int(arguments.evaluate(arguments))
+
+
+def run_synthetic(arguments: argparse.Namespace) -> int:
     """Generate, reconstruct, score."""
     result = evaluate_synthetic(arguments)
     if arguments.json:
