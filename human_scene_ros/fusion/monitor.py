@@ -18,7 +18,9 @@ Array = NDArray[np.float64]
 REACH_M = 1.0
 """A ray that nobody was tied to is compared with the nearest person of other views within this distance."""
 _MIN_SAMPLES = 30
-_MIN_MOTION_M2_S2 = 2.0  # sum of squared speeds across the rays
+_RECENT = 300  # samples of the residual: a bump should be noticed within seconds
+_CORRELATED = 10.0  # so many samples in a row share their error
+_MAX_OFFSET_SIGMA_S = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ViewAgreement:
     Args:
         samples: Rays behind the numbers.
         residual_m: Median distance of the rays from the heads that the other views see; NaN below 30 samples.
-        time_offset_s: To be added to the view's stamps; NaN where people move too little across its rays.
+        time_offset_s: To be added to the view's stamps; NaN where people move too little to tell.
     """
 
     samples: int
@@ -41,17 +43,16 @@ class RigMonitor:
 
     Args:
         views: V.
-        window: Samples kept per view.
+        window: Samples kept per view; a person seen at 30 Hz gives 1800 a minute.
     """
 
-    def __init__(self, views: int, window: int = 300) -> None:
-        self._misses = np.full((views, window, 3), np.nan)  # distance, miss . velocity, velocity . velocity
+    def __init__(self, views: int, window: int = 3000) -> None:
+        self._samples = np.full((views, window, 3, 3), np.nan)  # ray, miss, velocity across the ray
         self._count = np.zeros(views, np.int64)
 
     def reset(self, view: int | None = None) -> None:
         """Forget one view's samples (it was calibrated), or all."""
         chosen = slice(None) if view is None else slice(view, view + 1)
-        self._misses[chosen] = np.nan
         self._count[chosen] = 0
 
     def add(self, frame: FusedFrame, detections: Detections, T_world_camera: NDArray[np.floating]) -> None:
@@ -84,21 +85,38 @@ class RigMonitor:
         reachable = ~has_view[view] & (people.num_views[None] >= 2) & (distance < REACH_M)
         reachable &= ~shared.any(axis=1, keepdims=True)
         choice = np.where(shared, -1.0, np.where(reachable, distance, np.inf))
-        best = choice.argmin(axis=1)
-        for i in np.flatnonzero(np.isfinite(choice.min(axis=1))):
-            p, v = best[i], view[i]
-            # The view itself pulled the head towards its ray: what the others say is farther away by n / (n - 1).
-            factor = people.num_views[p] / (people.num_views[p] - 1.0) if shared[i, p] else 1.0
-            velocity = people.velocity_world[p] - (people.velocity_world[p] @ ray[i]) * ray[i]
-            self._misses[v, self._count[v] % self._misses.shape[1]] = (
-                factor * distance[i, p], factor * miss[i, p] @ velocity, velocity @ velocity)
+        used = np.flatnonzero(np.isfinite(choice.min(axis=1)))
+        best = choice[used].argmin(axis=1)
+        # The view itself pulled the head towards its ray: what the others say is farther away by n / (n - 1).
+        factor = np.where(shared[used, best], people.num_views[best] / np.maximum(people.num_views[best] - 1.0, 1.0),
+                          1.0)
+        velocity = people.velocity_world[best]
+        velocity = velocity - (velocity * ray[used]).sum(axis=1, keepdims=True) * ray[used]
+        for v, r, m, w in zip(view[used], ray[used], factor[:, None] * miss[used, best], velocity, strict=True):
+            self._samples[v, self._count[v] % self._samples.shape[1]] = r, m, w
             self._count[v] += 1
 
     def agreement(self, view: int) -> ViewAgreement:
         """What the last samples of a view say."""
-        known = self._misses[view][:min(int(self._count[view]), self._misses.shape[1])]
+        known = self._samples[view][:min(int(self._count[view]), self._samples.shape[1])]
         if len(known) < _MIN_SAMPLES:
             return ViewAgreement(len(known), float("nan"), float("nan"))
-        motion = float(known[:, 2].sum())
-        offset = float(known[:, 1].sum() / motion) if motion > _MIN_MOTION_M2_S2 else float("nan")
-        return ViewAgreement(len(known), float(np.median(known[:, 0])), offset)
+        ray, miss, velocity = known.transpose(1, 0, 2)
+        newest = np.arange(self._count[view] - min(len(known), _RECENT), self._count[view]) % self._samples.shape[1]
+        residual = float(np.median(np.linalg.norm(miss[newest], axis=1)))
+        return ViewAgreement(len(known), residual, self._time_offset(ray, miss, velocity))
+
+    @staticmethod
+    def _time_offset(ray: Array, miss: Array, velocity: Array) -> float:
+        """miss = shift across the ray + velocity x offset, by least squares: a wrong pose is no wrong clock."""
+        across = np.eye(3) - ray[:, :, None] * ray[:, None]
+        normal = np.zeros((4, 4))
+        normal[:3, :3] = across.sum(axis=0)
+        normal[:3, 3] = normal[3, :3] = velocity.sum(axis=0)
+        normal[3, 3] = (velocity * velocity).sum()
+        right = np.append(miss.sum(axis=0), (miss * velocity).sum())
+        covariance = np.linalg.pinv(normal, hermitian=True)
+        solution = covariance @ right
+        left = miss - across @ solution[:3] - solution[3] * velocity
+        sigma = np.sqrt(covariance[3, 3] * _CORRELATED * (left * left).sum() / (2.0 * len(miss)))
+        return float(solution[3]) if sigma < _MAX_OFFSET_SIGMA_S else float("nan")

@@ -20,7 +20,6 @@ from human_scene_ros.body.convert import ROT_SMPLX_BODY
 from human_scene_ros.body.model import BodyModel, joints_of_people, load_body_model, rest_joints
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.body.skeleton import HEAD
-from human_scene_ros.errors import MessageError
 from human_scene_ros.fusion.fusion import Fusion, FusionConfig
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.monitor import RigMonitor, ViewAgreement
@@ -133,6 +132,12 @@ class FusionPeople:
         """What the people say about a camera's pose and clock."""
         return self.monitor.agreement(self._place[camera])
 
+    def foreign(self, message: Any) -> str:
+        """"" or which other body model the bodies are of: they keep pose and place, but their shape means nothing."""
+        other = sorted({str(body.body_model) for body in message.bodies} - {self.model.name})
+        return f"bodies are of the model {other}, this node fuses with '{self.model.name}': shapes are ignored; set " \
+               "the parameter body to the model of the reconstructors" if other else ""
+
     def read(self, message: Any) -> CameraBodies:
         """The people whom a camera sees now, as arrays."""
         rows: list[tuple[Any, NDArray[np.float32], Array, Array]] = []
@@ -176,10 +181,10 @@ class FusionPeople:
             T_world_camera: Camera -> pose of the optical frame; None = unknown.
         """
         fusion = self._ready(frames)
-        self._poses[:] = np.nan
         for name, T in T_world_camera.items():
-            if fusion.set_extrinsics(self._place[name], T):
-                self._poses[self._place[name]] = T
+            place = self._place[name]
+            if T is None or not np.array_equal(T, self._poses[place]):
+                self._poses[place] = T if fusion.set_extrinsics(place, T) else np.nan
         cameras = tuple(name for name, (_, seen) in frames.items() for _ in seen.bodies)
         bodies = [body for _, seen in frames.values() for body in seen.bodies]
         # Times relative to the set, so that nanoseconds survive in floats.
@@ -273,17 +278,14 @@ class FusionPeople:
         others = np.delete(frame.people.head_world, k, axis=0)
         if not len(others):
             return 1.0
-        result = []
-        for i in rows:
-            T_world_camera = self._poses[detections.view[i]]
-            ray = T_world_camera[:3, :3] @ detections.head_camera[i]
-            ray = ray / np.linalg.norm(ray)
-            offset = others - T_world_camera[:3, 3]
-            beside = np.linalg.norm(offset - (offset @ ray)[:, None] * ray, axis=1)
-            # Residuals of a few millimetres are luck.
-            own = max(float(frame.residual_m[i]), _RESIDUAL_FLOOR_M)
-            result.append(1.0 - min(own / max(float(beside.min()), 1e-6), 1.0))
-        return float(np.mean(result))
+        T_world_camera = self._poses[detections.view[rows]]
+        ray = (T_world_camera[:, :3, :3] @ detections.head_camera[rows, :, None])[..., 0]
+        ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+        offset = others - T_world_camera[:, None, :3, 3]
+        beside = np.linalg.norm(offset - (offset @ ray[:, :, None]) * ray[:, None], axis=2).min(axis=1)
+        # Residuals of a few millimetres are luck.
+        own = np.maximum(frame.residual_m[rows], _RESIDUAL_FLOOR_M)
+        return float(np.mean(1.0 - np.minimum(own / np.maximum(beside, 1e-6), 1.0)))
 
     def _lives(self, now_s: float, seen: Sequence[FusedBody]) -> tuple[FusedBody, ...]:
         """Those seen now, those of a moment ago extrapolated, and a last word on those who are forgotten."""
@@ -345,15 +347,3 @@ def pelvis_pose(person: FusedBody) -> Array:
     """(4, 4) T_world_person: origin at the pelvis, axes of REP-155 (x forward, y left, z up)."""
     rotation = Rotation.from_rotvec(person.body.parameters.global_orient).as_matrix() @ ROT_SMPLX_BODY
     return np.asarray(make_transform(rotation, person.body.joints_camera[0]))
-
-
-def check_model(message: Any, model: BodyModel) -> None:
-    """Bodies of another model keep their pose and place, but their shape means nothing here.
-
-    Raises:
-        MessageError: A body of the message is of another model.
-    """
-    other = {str(body.body_model) for body in message.bodies} - {model.name}
-    if other:
-        raise MessageError(f"bodies are of the model {sorted(other)}, this node fuses with '{model.name}': shapes are "
-                           "ignored; set the parameter body to the model of the reconstructors")

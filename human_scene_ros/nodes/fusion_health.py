@@ -1,0 +1,172 @@
+"""What the fusion node knows of itself, as SceneStatus content and as lines of /diagnostics. No ROS import."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from human_scene_ros.fusion.sync import SyncCounters
+from human_scene_ros.nodes.diagnostics import Durations, Level, Notes, Rate, Report
+from human_scene_ros.nodes.health import State
+from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, CameraPlace
+from human_scene_ros.sources.message_fields import StatusReport
+
+_SCALE_EXTRINSICS, _WORLD_TF = 4, 0
+
+
+@dataclasses.dataclass
+class CameraHealth:
+    """One camera as the node sees it.
+
+    Args:
+        rate: Messages per second.
+        last_s: Steady time of the last message; None before the first.
+        latency: From the stamp to the arrival here, seconds.
+        alive: False after a silence that was reported.
+    """
+
+    rate: Rate = dataclasses.field(default_factory=Rate)
+    last_s: float | None = None
+    latency: Durations = dataclasses.field(default_factory=Durations)
+    alive: bool = True
+
+
+class FusionHealth:
+    """Collects in the executor's thread.
+
+    Args:
+        node_name: Start of every diagnostics name.
+        cameras: Names.
+    """
+
+    def __init__(self, node_name: str, cameras: Sequence[str]) -> None:
+        self.notes = Notes()
+        self.configure_error = ""
+        self.segment = self.processed = self.rejected = self.people = 0
+        self.cameras = {name: CameraHealth() for name in cameras}
+        self._name = node_name
+        self._sets, self._messages = Rate(), Rate()
+        self._latency, self._step = Durations(), Durations()
+        self._stages: dict[str, Durations] = {}
+        self._begun_s = time.monotonic()
+
+    def restart(self) -> None:
+        """Begin counting anew, when the node becomes active."""
+        self.processed = self.rejected = 0
+        self._begun_s = time.monotonic()
+        for camera in self.cameras.values():
+            camera.last_s, camera.alive = None, True
+
+    def arrived(self, camera: str, latency_s: float) -> bool:
+        """A message came; True if the camera had been reported silent."""
+        state = self.cameras[camera]
+        returned, state.alive = not state.alive, True
+        state.last_s = time.monotonic()
+        state.rate.tick()
+        if math.isfinite(latency_s):
+            state.latency.add(latency_s)
+        self._messages.tick()
+        return returned
+
+    def fused(self, frames: int, people: int, latency_s: float, step_s: float, stage_ms: Mapping[str, float]) -> None:
+        """A set went through."""
+        self.processed += frames
+        self.people = people
+        self._sets.tick()
+        self._step.add(step_s)
+        if math.isfinite(latency_s):
+            self._latency.add(latency_s)
+        for name, value in stage_ms.items():
+            self._stages.setdefault(name, Durations()).add(value)
+
+    def silent_s(self, camera: str) -> float:
+        """Seconds since the camera's last message, or since the node became active."""
+        last_s = self.cameras[camera].last_s
+        return time.monotonic() - (self._begun_s if last_s is None else last_s)
+
+    def newly_silent(self, limit_s: float) -> list[str]:
+        """Cameras whose silence has just become worth a warning; each is named once per silence."""
+        found = [name for name, camera in self.cameras.items() if camera.alive and self.silent_s(name) > limit_s]
+        for name in found:
+            self.cameras[name].alive = False
+        return found
+
+    def state(self, configured: bool) -> State:
+        """The one word of the status."""
+        if not configured:
+            return State.UNCONFIGURED
+        if not any(camera.alive for camera in self.cameras.values()):
+            return State.LOST
+        if not self.processed:
+            return State.INITIALIZING
+        degraded = self.notes.worst()[0] > Level.OK or not all(camera.alive for camera in self.cameras.values())
+        return State.DEGRADED if degraded else State.TRACKING
+
+    def status(self, state: State, counters: SyncCounters, problems: Sequence[str]) -> StatusReport:
+        """Content of SceneStatus; frames are body messages."""
+        frames_in = counters.frames_in + self.rejected
+        known = self.processed > 0
+        return StatusReport(
+            state=int(state), segment=self.segment, scale_source=_SCALE_EXTRINSICS, world_source=_WORLD_TF,
+            frames_in=frames_in, frames_processed=self.processed, frames_dropped=counters.dropped,
+            frames_rejected=self.rejected,
+            frames_pending=frames_in - self.processed - counters.dropped - self.rejected,
+            sync_partial=counters.partial_sets, sync_timeouts=counters.timeouts, people=self.people,
+            input_rate=self._messages.per_second(), output_rate=self._sets.per_second(),
+            latency_mean=self._latency.mean() if known else math.nan,
+            latency_p95=self._latency.percentile(95.0) if known else math.nan,
+            inference_mean=self._step.mean() if known else math.nan, message="; ".join(problems))
+
+    def reports(self, status: StatusReport, counters: SyncCounters, places: Sequence[CameraPlace],
+                problems: Mapping[str, str], late: Mapping[str, int], silence: Mapping[str, str],
+                offset_warn_s: float) -> list[Report]:
+        """All lines of /diagnostics.
+
+        Args:
+            status: From `status`.
+            counters: Of the synchroniser.
+            places: Of the cameras.
+            problems: Camera -> why its pose is unknown, "" if it is known.
+            late: Camera -> frames that came after their moment.
+            silence: Camera -> topic and QoS if it is silent, "" else.
+            offset_warn_s: Clock offsets above it are warned of.
+        """
+        level, texts = self.notes.worst()
+        if self.configure_error:
+            level, texts = Level.ERROR, [self.configure_error, *texts]
+        dropped = {f.name: str(getattr(counters, f.name)) for f in dataclasses.fields(counters)}
+        state = f"{State(status.state).name.lower()}, {status.output_rate:.1f} sets per second"
+        sync = Report(f"{self._name}: Sync", level, "; ".join(texts) or state,
+                      {**dropped, "output_rate_hz": f"{status.output_rate:.2f}", "segment": str(self.segment),
+                       "people": str(self.people), "latency_p95_ms": f"{1e3 * status.latency_p95:.1f}",
+                       "step_mean_ms": f"{1e3 * status.inference_mean:.2f}",
+                       **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
+        return [sync, *(self._camera_report(place, problems[place.camera_name], late.get(place.camera_name, 0),
+                                            silence[place.camera_name], offset_warn_s) for place in places)]
+
+    def _camera_report(self, place: CameraPlace, problem: str, late: int, silence: str, offset_warn_s: float) -> Report:
+        name = place.camera_name
+        camera, level, texts = self.cameras[name], Level.OK, []
+        if silence:
+            level, texts = Level.WARN, [silence]
+        elif problem:
+            level, texts = Level.WARN, [f"no pose, so the camera takes no part: {problem}"]
+        if place.drifted:
+            level = max(level, Level.WARN)
+            texts.append(f"its rays miss the people that other cameras see by {place.rms_residual_m:.2f} m: was it "
+                         "bumped? Calibrate again")
+        if math.isfinite(place.time_offset_s) and abs(place.time_offset_s) > offset_warn_s:
+            level = max(level, Level.WARN)
+            texts.append(f"its stamps seem {1e3 * -place.time_offset_s:+.0f} ms off: set sync.time_offsets.{name} "
+                         f"(now measured against it: {place.time_offset_s:+.3f} s)")
+        if late > 10:
+            level = max(level, Level.WARN)
+            texts.append(f"{late} messages came after their moment had left: raise sync.timeout")
+        return Report(f"{self._name}: Camera {name}", level, "; ".join(texts) or f"{camera.rate.per_second():.1f} Hz", {
+            "last_seen_s": f"{self.silent_s(name):.2f}", "rate_hz": f"{camera.rate.per_second():.2f}",
+            "arrival_latency_ms": f"{1e3 * camera.latency.mean():.1f}", "late": str(late),
+            "residual_m": f"{place.rms_residual_m:.3f}", "samples": str(place.samples),
+            "time_offset_s": f"{place.time_offset_s:.4f}", "drifted": str(place.drifted).lower(),
+            "pose": "unknown" if place.T_world_camera is None or place.status == EXTRINSICS_UNKNOWN else "known"}, name)

@@ -1,0 +1,432 @@
+"""`ros2 run human_scene_ros fusion_node`: bodies of N cameras in, every person once out, in the world frame.
+
+The route of a set is `FusionNode._process`. Messages go into the synchroniser, which groups them by stamp; a set that
+is complete, or whose time is up, is fused at once, in the executor's thread (milliseconds). Calibration, which takes
+seconds, has a thread of its own. A dead camera makes sets smaller, never fewer.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+
+from human_scene_ros.errors import ConfigError, HumanSceneError
+from human_scene_ros.fusion.sync import SyncConfig, SyncCounters, SyncedSet, Synchroniser
+from human_scene_ros.msg import (
+    CameraExtrinsicsArray,
+    FusedPersonArray,
+    FusionAssociations,
+    SceneStatus,
+    SmplxBodyArray,
+)
+from human_scene_ros.nodes import convert, qos
+from human_scene_ros.nodes.diagnostics import Level, Throttle
+from human_scene_ros.nodes.fusion_calibration import Calibration, PeopleMemory, calibrate
+from human_scene_ros.nodes.fusion_config import FusionNodeConfig, camera_config, config_for, time_offset_s
+from human_scene_ros.nodes.fusion_health import FusionHealth
+from human_scene_ros.nodes.fusion_people import CameraBodies, FusedSet, FusionPeople, pelvis_pose
+from human_scene_ros.nodes.fusion_rig import Matrix, Rig
+from human_scene_ros.nodes.parameters import NodeParameters
+from human_scene_ros.nodes.process import run_node
+from human_scene_ros.nodes.tf_tree import StaticTransforms, TfListener, TfTree
+from human_scene_ros.sources import fusion_fields, message_fields
+from human_scene_ros.sources.fusion_fields import CameraPlace
+from human_scene_ros.sources.rig_file import rig_text, urdf_text
+from human_scene_ros.srv import CalibrateExtrinsics, MergeIds
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+POLL_PERIOD_S = 0.02
+Set = SyncedSet[CameraBodies]
+
+
+class FusionNode(LifecycleNode):
+    """Lifecycle: configure loads the body model, activate subscribes, deactivate keeps people, cleanup drops them."""
+
+    def __init__(self) -> None:
+        super().__init__("human_scene_fusion")
+        self.failure = ""
+        self._settings = NodeParameters(self, config_for(self._named_cameras()), self._on_config)
+        self.config: FusionNodeConfig = self._settings.config
+        self.cameras = self.config.cameras
+        self._tree = TfTree()
+        self._people: FusionPeople | None = None
+        self._rig: Rig | None = None
+        self._memory = PeopleMemory(self.cameras, self.config.extrinsics.keep)
+        self._health = FusionHealth(self.get_name(), self.cameras)
+        self._sync: Synchroniser[CameraBodies] | None = None
+        self._counters = SyncCounters()
+        self._waiting: collections.deque[tuple[float, Set]] = collections.deque()  # for /tf, until when
+        self._segment: int | None = None
+        self._newest_ns = 0
+        self._output_due = Throttle()
+        self._calibrating: Future | None = None
+        self._body_subscriptions: list[Any] = []
+        self._static = StaticTransforms(self)
+        self._listener = TfListener(self, self._tree, self._drain)
+        self._people_publisher = qos.create_publisher(self, FusedPersonArray, "people", qos.reliable(10))
+        self._extrinsics_publisher = qos.create_publisher(self, CameraExtrinsicsArray, "extrinsics", qos.latched(1))
+        self._associations_publisher = qos.create_publisher(self, FusionAssociations, "~/associations",
+                                                            qos.reliable(10))
+        self._status_publisher = qos.create_publisher(self, SceneStatus, "~/status", qos.latched(1))
+        self._diagnostics_publisher = qos.create_publisher(self, DiagnosticArray, "/diagnostics", qos.reliable(10))
+        self._tf_publisher = qos.create_publisher(self, TFMessage, "/tf", qos.reliable(100))
+        self._offered_services = [
+            # A group of its own: the others must run while it waits for its thread.
+            self.create_service(CalibrateExtrinsics, "~/calibrate_extrinsics", self._on_calibrate,
+                                callback_group=MutuallyExclusiveCallbackGroup()),
+            self.create_service(Trigger, "~/reset_ids", self._on_reset_ids),
+            self.create_service(MergeIds, "~/merge_ids", self._on_merge_ids)]
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time stands still while a bag is paused
+        self.create_timer(POLL_PERIOD_S, self._poll, clock=steady)
+        self.create_timer(self.config.diagnostics.period, self._report, clock=steady)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=lambda jump: self._tree.clear())
+
+    def _named_cameras(self) -> tuple[str, ...]:
+        """The parameter `cameras`, which decides what other parameters there are; checked with them."""
+        given = self._parameter_overrides.get("cameras")
+        value = given.value if given is not None else None
+        return tuple(v for v in value if isinstance(v, str)) if isinstance(value, (list, tuple)) else ()
+
+    # --- the route -----------------------------------------------------------------------------------------------
+
+    def _on_bodies(self, camera: str, message: SmplxBodyArray) -> None:
+        """One camera's bodies into the synchroniser, and every set that is ready through the fusion."""
+        assert self._people is not None and self._sync is not None, "active"
+        stamp_ns = convert.stamp_ns(message.header.stamp)
+        if self._health.arrived(camera, self._latency_s(stamp_ns)):
+            self.get_logger().info(f"camera {camera} is back")
+        foreign = self._people.foreign(message)
+        if foreign and self._health.notes.add(f"model {camera}", Level.WARN, f"{camera}: {foreign}"):
+            self.get_logger().warning(f"{camera}: {foreign}")
+        bodies = self._people.read(message)
+        for problem in bodies.malformed:
+            self._health.notes.add(f"body {camera}", Level.ERROR, f"{camera}: body left out: {problem}")
+        self._take(self._sync.push(camera, stamp_ns, bodies, time.monotonic_ns()))
+
+    def _process(self, moment: Set, poses: dict[str, Matrix | None]) -> None:
+        """One set from bodies to people."""
+        assert self._people is not None
+        begun_s = time.perf_counter()
+        if moment.segment != self._segment:
+            if self._segment is not None:
+                self._forget(f"time jumped: segment {moment.segment}")
+            self._segment = self._health.segment = moment.segment
+        self._newest_ns = moment.stamp_ns
+        frames = {name: (frame.stamp_ns, frame.item) for name, frame in moment.members.items()}
+        for name, (stamp_ns, bodies) in frames.items():
+            self._memory.add(name, stamp_ns * 1e-9, bodies)
+        fused = self._people.step(moment.stamp_ns, frames, poses)
+        step_s = time.perf_counter() - begun_s
+        latency_s = self._latency_s(moment.stamp_ns)
+        if self.config.output_rate == 0.0 or self._output_due.due(moment.stamp_ns, self.config.output_rate):
+            self._publish(moment, fused, [name for name in frames if poses[name] is not None], latency_s)
+        self._health.fused(len(frames), len(fused.people), latency_s, step_s, fused.frame.stage_ms)
+
+    def _publish(self, moment: Set, fused: FusedSet, used: list[str], latency_s: float) -> None:
+        assert self._people is not None
+        stamp_ns, world, prefix = moment.stamp_ns, self.config.world_frame, self.config.person.id_prefix
+        self._people_publisher.publish(convert.fill(FusedPersonArray(), fusion_fields.fused_array_fields(
+            stamp_ns, world, self._health.segment, self.cameras, used, moment.spread_ns * 1e-9, latency_s, fused.people,
+            self._people.description)))
+        if self.config.tf.people == "root" and fused.people:
+            transforms = [(world, f"person_{fusion_fields.person_id_text(prefix, p.body.track_id)}", stamp_ns,
+                           pelvis_pose(p)) for p in fused.people]
+            for parent, child, _, _ in transforms:
+                self._listener.ignore(parent, child, stamp_ns)
+            self._tf_publisher.publish(convert.to_tf_message(transforms))
+        if self._associations_publisher.get_subscription_count():
+            frame = fused.frame
+            ids = ["" if n < 0 else fusion_fields.person_id_text(prefix, int(n)) for n in frame.detection_person]
+            self._associations_publisher.publish(convert.fill(FusionAssociations(), fusion_fields.associations_fields(
+                stamp_ns, world, fused.cameras, fused.track_ids, ids, frame.detection_status, frame.residual_m,
+                frame.depth_fraction, frame.cycle_violation_rate)))
+
+    # --- sets that wait for /tf ----------------------------------------------------------------------------------
+
+    def _take(self, moments: list[Set]) -> None:
+        for moment in moments:
+            self._waiting.append((time.monotonic() + self.config.extrinsics.wait, moment))
+        self._drain()
+
+    def _drain(self) -> None:
+        """Fuse, in order, the sets whose camera poses are known or will not become known any more."""
+        while self._waiting and self._rig is not None and self._sync is not None:
+            deadline_s, moment = self._waiting[0]
+            found = {name: self._rig.pose(name, frame.item.message, convert.stamp_ns(frame.item.message.header.stamp))
+                     for name, frame in moment.members.items()}
+            if any(pose.T_world_camera is None and pose.soon for pose in found.values()) and (
+                    time.monotonic() < deadline_s):
+                return
+            self._waiting.popleft()
+            try:
+                self._process(moment, {name: pose.T_world_camera for name, pose in found.items()})
+            except Exception as error:  # one bad set must not end the others
+                if not self.context.ok():
+                    return
+                self._health.processed += len(moment.members)
+                text = f"set {moment.stamp_ns / 1e9:.3f} s: {type(error).__name__}: {error}"
+                if self._health.notes.add("set", Level.ERROR, text):
+                    self.get_logger().error(f"{text}\n{traceback.format_exc()}")
+
+    def _poll(self) -> None:
+        if self._sync is None:
+            return
+        self._take(self._sync.poll(time.monotonic_ns()))
+        for name in self._health.newly_silent(self.config.diagnostics.silence_warning):
+            self.get_logger().warning(self._silence(name))
+
+    def _forget(self, reason: str) -> None:
+        assert self._people is not None
+        self._people.reset()
+        self._memory.clear()
+        self.get_logger().info(f"people forgotten: {reason}")
+
+    def _latency_s(self, stamp_ns: int) -> float:
+        """Stamp to now; NaN where the stamps are not of this clock (a replay without /clock)."""
+        latency_s = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9
+        return latency_s if 0.0 <= latency_s < 60.0 else math.nan
+
+    # --- services ------------------------------------------------------------------------------------------------
+
+    def _on_config(self, config: FusionNodeConfig) -> None:
+        self.config = config
+        if self._people is not None:
+            self._people.configure(config)
+        if self._sync is not None:
+            self._sync.config = _sync_config(config)
+            for name in self.cameras:
+                self._sync.set_offset(name, _offset_ns(config, name))
+
+    def _on_reset_ids(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._people is None:
+            return convert.fill(response, {"success": False, "message": "not configured: nobody to forget"})
+        self._forget("asked by service")
+        return convert.fill(response, {"success": True, "message": "ids go on counting"})
+
+    def _on_merge_ids(self, request: MergeIds.Request, response: MergeIds.Response) -> MergeIds.Response:
+        done = self._people is not None and self._people.merge(request.keep, request.drop)
+        return convert.fill(response, {"success": done, "message": "" if done else (
+            f"'{request.keep}' and '{request.drop}' are not two people known now")})
+
+    async def _on_calibrate(self, request: CalibrateExtrinsics.Request,
+                            response: CalibrateExtrinsics.Response) -> CalibrateExtrinsics.Response:
+        """Find poses in a thread, answer when they are found; messages keep being fused meanwhile."""
+        try:
+            result = await self._start_calibration(request)
+            if isinstance(result, BaseException):
+                raise result
+            message = result.message
+            if request.save_path:
+                message += "\n" + self._save(request.save_path, result)
+            if request.apply:
+                message += "\n" + self._apply(result)
+        except HumanSceneError as error:
+            return convert.fill(response, {"success": False, "message": str(error)})
+        except OSError as error:
+            return convert.fill(response, {"success": False, "message": f"{request.save_path}: {error}"})
+        world = self.config.world_frame
+        return convert.fill(response, {
+            "success": result.success, "message": message,
+            "extrinsics": [fusion_fields.camera_extrinsics_fields(place, world) for place in result.places]})
+
+    def _start_calibration(self, request: CalibrateExtrinsics.Request) -> Future:
+        names = [str(name) for name in request.cameras] or list(self.cameras)
+        unknown = sorted(set(names) - set(self.cameras))
+        if self._rig is None:
+            raise ConfigError("not configured: nothing was seen yet")
+        if unknown or len(names) < 2 or len(set(names)) != len(names):
+            raise ConfigError(f"cameras = {names}: expected two or more of {list(self.cameras)}, each once")
+        if request.method != CalibrateExtrinsics.Request.METHOD_PEOPLE:
+            raise ConfigError(f"method = {request.method}: expected METHOD_PEOPLE (0)")
+        if not math.isfinite(request.duration) or request.duration < 0.0:
+            raise ConfigError(f"duration = {request.duration} s: expected 0 (all that is kept) or more")
+        if self._calibrating is not None and not self._calibrating.done():
+            raise ConfigError("a calibration is running; ask again when it has answered")
+        first = self._rig.newest(names[0])
+        tracks = self._memory.tracks(names, request.duration)
+        frames = dict(self._rig.frames)
+        future = self._calibrating = Future(executor=self.executor)
+
+        def work() -> None:
+            try:
+                future.set_result(calibrate(tracks, np.eye(4) if first is None else first, frames))
+            except Exception as error:
+                future.set_result(error)
+
+        threading.Thread(target=work, name="calibrate", daemon=True).start()
+        return future
+
+    def _save(self, path: str, result: Calibration) -> str:
+        target = Path(path)
+        target.write_text(rig_text(self.config.world_frame, result.places))
+        target.with_suffix(".urdf").write_text(urdf_text(self.config.world_frame, result.places))
+        return f"written: {target} and {target.with_suffix('.urdf')}"
+
+    def _apply(self, result: Calibration) -> str:
+        """Use the poses, and tell everybody on /tf_static unless a frame would get a second parent."""
+        assert self._rig is not None and self._people is not None
+        world, lines = self.config.world_frame, []
+        for place in result.places:
+            if place.T_world_camera is None:
+                continue
+            self._rig.calibrate(place)
+            self._people.monitor.reset(self.cameras.index(place.camera_name))
+            try:
+                root, T_root_camera = self._rig.root_to_camera(place.camera_name)
+            except HumanSceneError as error:
+                lines.append(f"{place.camera_name}: not sent on /tf_static: {error}")
+                continue
+            if root == world:
+                lines.append(f"{place.camera_name}: used here, but '{place.frame}' hangs under '{world}' already: "
+                             "change the transform where it comes from")
+                continue
+            stamp_ns = self.get_clock().now().nanoseconds
+            self._listener.ignore(world, root, stamp_ns)
+            self._static.set(world, root, stamp_ns, place.T_world_camera @ np.linalg.inv(T_root_camera))
+            lines.append(f"{place.camera_name}: '{world}' -> '{root}' on /tf_static")
+        self._report()
+        return "\n".join(lines)
+
+    # --- reports -------------------------------------------------------------------------------------------------
+
+    def _topic(self, camera: str) -> str:
+        return self.resolve_topic_name(camera_config(self.config, camera).bodies_topic or
+                                       f"{camera}/human_scene/bodies")
+
+    def _silence(self, camera: str) -> str:
+        return (f"no bodies of camera {camera} for {self._health.silent_s(camera):.0f} s on {self._topic(camera)} "
+                f"(offered: {qos.offered(self, self._topic(camera))})")
+
+    def _places(self) -> list[CameraPlace]:
+        """Poses, with what the people say about them."""
+        if self._rig is None or self._people is None:
+            return [CameraPlace(name, "", None) for name in self.cameras]
+        places = []
+        for name in self.cameras:
+            place, agreement = self._rig.place(name), self._people.agreement(name)
+            places.append(CameraPlace(
+                name, place.frame, place.T_world_camera, place.covariance, agreement.residual_m, agreement.samples,
+                agreement.time_offset_s, place.source, place.status,
+                drifted=agreement.residual_m > self.config.extrinsics.drift_warn))
+        return places
+
+    def _report(self) -> None:
+        """Status, extrinsics and diagnostics, on a steady timer."""
+        now_ns, health = self.get_clock().now().nanoseconds, self._health
+        active = self._sync is not None
+        counters = self._sync.counters if self._sync is not None else self._counters
+        silence = {name: self._silence(name) if active and not camera.alive else ""
+                   for name, camera in health.cameras.items()}
+        places = self._places()
+        for place in places:
+            text = f"camera {place.camera_name} does not stand where its pose says (bumped?)"
+            if place.drifted and health.notes.add(f"drift {place.camera_name}", Level.WARN, text):
+                self.get_logger().warning(f"{text}: rays miss by {place.rms_residual_m:.2f} m")
+        problems = self._rig.problems if self._rig is not None else dict.fromkeys(self.cameras, "not configured")
+        _, notes = health.notes.worst()
+        texts = [t for t in (health.configure_error, *silence.values(), *notes) if t]
+        texts += [f"{name}: {text}" for name, text in problems.items() if text and active and not silence[name]]
+        status = health.status(health.state(self._people is not None), counters, texts)
+        self._status_publisher.publish(convert.fill(SceneStatus(), message_fields.scene_status_fields(
+            now_ns, self.config.world_frame, status)))
+        self._extrinsics_publisher.publish(convert.fill(CameraExtrinsicsArray(), fusion_fields.extrinsics_array_fields(
+            self._newest_ns or now_ns, self.config.world_frame, places)))
+        late = {name: self._sync.late_frames(name) for name in self.cameras} if self._sync is not None else {}
+        self._diagnostics_publisher.publish(convert.to_diagnostics(now_ns, health.reports(
+            status, counters, places, problems, late, silence, self.config.extrinsics.offset_warn)))
+
+    # --- lifecycle -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Configure and activate if `autostart`; a failure leaves the node unconfigured and says why."""
+        if self.config.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the body model and the extrinsics file."""
+        try:
+            if not self.cameras:
+                raise ConfigError("parameter cameras is empty; name the cameras, for instance cameras: [front, left]")
+            self._rig = Rig(self.config, self._tree)
+            self._people = FusionPeople(self.config)
+        except HumanSceneError as error:  # rclpy would swallow it
+            self._health.configure_error = f"configure failed: {type(error).__name__}: {error}"
+            self.get_logger().error(self._health.configure_error)
+            self._rig = self._people = None
+            self._report()
+            return FAILURE
+        self._health.configure_error = ""
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to every camera."""
+        self._health.restart()
+        self._sync = Synchroniser(self.cameras, _sync_config(self.config),
+                                  {name: _offset_ns(self.config, name) for name in self.cameras})
+        self._segment = None
+        self._body_subscriptions = [
+            self.create_subscription(SmplxBodyArray, self._topic(name), lambda m, n=name: self._on_bodies(n, m),
+                                     qos.reliable(50)) for name in self.cameras]
+        result = super().on_activate(state)
+        self._report()
+        self.get_logger().info(f"ready: {', '.join(self._topic(name) for name in self.cameras)}")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; people, ids and calibrations stay."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget people and calibrations."""
+        self._stop()
+        self._people = self._rig = None
+        self._memory.clear()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End everything."""
+        self._stop()
+        return super().on_shutdown(state)
+
+    def _stop(self) -> None:
+        for subscription in self._body_subscriptions:
+            self.destroy_subscription(subscription)
+        self._body_subscriptions = []
+        self._waiting.clear()
+        if self._sync is not None:
+            self._counters, self._sync = self._sync.counters, None
+
+
+def _sync_config(config: FusionNodeConfig) -> SyncConfig:
+    sync = config.sync
+    return SyncConfig(window_ns=round(sync.window * 1e9), timeout_ns=round(sync.timeout * 1e9),
+                      dead_after_ns=round(sync.dead_after * 1e9), min_cameras=sync.min_cameras)
+
+
+def _offset_ns(config: FusionNodeConfig, camera: str) -> int:
+    return round(time_offset_s(config, camera) * 1e9)
+
+
+def main() -> None:
+    """Entry point of the executable `fusion_node`."""
+    sys.exit(run_node(FusionNode))

@@ -1,0 +1,232 @@
+"""The fusion node over real topics: many cameras, dead ones, late ones, wrong poses, nobody and a crowd."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from human_scene_ros.commands.fusion_clip import (  # noqa: E402
+    START_NS,
+    WORLD_FRAME,
+    ClipMessage,
+    camera_names,
+    clip_messages,
+    write_body,
+)
+from human_scene_ros.msg import (  # noqa: E402
+    CameraExtrinsicsArray,
+    FusedPersonArray,
+    FusionAssociations,
+    SceneStatus,
+    SmplxBodyArray,
+)
+from human_scene_ros.nodes import convert, qos  # noqa: E402
+from human_scene_ros.sources.fusion_fields import CameraPlace  # noqa: E402
+from human_scene_ros.sources.message_fields import stamp_ns_of, time_fields, transforms_fields  # noqa: E402
+from human_scene_ros.sources.rig_file import read_rig, rig_text  # noqa: E402
+from human_scene_ros.srv import CalibrateExtrinsics, MergeIds  # noqa: E402
+from human_scene_ros.synthetic.multiview import MultiviewConfig, generate  # noqa: E402
+
+from ros_graph import Graph, Process, graph  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+NODE = "/human_scene_fusion"
+PERIOD_S = 0.1
+EVERY = 3  # of the clip's 30 Hz: what a busy machine follows with ease
+
+
+class Rig:
+    """A clip's cameras as publishers, the node, and everything that it says."""
+
+    def __init__(self, g: Graph, folder: Path, clip: Any, parameters: dict[str, Any]) -> None:
+        self.g, self.clip, self.cameras = g, clip, camera_names(clip)
+        body = folder / "body.npz"
+        write_body(body)
+        self.messages = [m for m in clip_messages(clip, body) if m.fields["sequence"] % EVERY == 0]
+        self.publishers = {n: g.publisher(SmplxBodyArray, f"/{n}/human_scene/bodies", qos.reliable(50))
+                           for n in self.cameras}
+        self.people = g.collect(FusedPersonArray, "/people")
+        self.associations = g.collect(FusionAssociations, f"{NODE}/associations")
+        self.status = g.collect(SceneStatus, f"{NODE}/status", qos.latched())
+        self.extrinsics = g.collect(CameraExtrinsicsArray, "/extrinsics", qos.latched())
+        self.process: Process = g.start("fusion_node", {
+            "cameras": self.cameras, "body": str(body), "diagnostics.period": 0.2, **parameters})
+        self.process.wait_output("ready: ")
+        g.wait(lambda: all(p.get_subscription_count() for p in self.publishers.values()), "subscriptions")
+        g.wait(lambda: self.process.running and g.node.count_publishers("/people"), "people")
+
+    def play(self, first: int, last: int, *, without: Iterable[str] = (), shift_ns: int = 0, empty: bool = False,
+             late: dict[str, float] | None = None, offset_ns: dict[str, int] | None = None) -> list[FusedPersonArray]:
+        """Publish frames [first, last) in real time; the people that came meanwhile.
+
+        Args:
+            first: Number of the first set.
+            last: Number after the last.
+            without: Cameras that are silent.
+            shift_ns: Added to all stamps.
+            empty: All cameras see nobody.
+            late: Camera -> seconds its messages arrive late.
+            offset_ns: Camera -> error of its clock.
+        """
+        before = len(self.people)
+        chosen = [m for m in self.messages if first <= m.fields["sequence"] // EVERY < last and m.camera not in without]
+        due = [((m.fields["sequence"] // EVERY - first) * PERIOD_S + (late or {}).get(m.camera, 0.0), k)
+               for k, m in enumerate(chosen)]
+        ready = [self._filled(m, shift_ns + (offset_ns or {}).get(m.camera, 0), empty) for m in chosen]
+        start = time.monotonic()
+        for at, k in sorted(due):
+            while (left := start + at - time.monotonic()) > 0.0:
+                self.g.spin(min(left, 0.01))
+            self.publishers[chosen[k].camera].publish(ready[k])
+        self.g.spin(0.5)
+        return self.people[before:]
+
+    @staticmethod
+    def _filled(message: ClipMessage, shift_ns: int, empty: bool) -> Any:
+        fields = dict(message.fields)
+        fields["header"] = {**fields["header"], "stamp": time_fields(message.stamp_ns + shift_ns)}
+        if empty:
+            fields["bodies"] = []
+        return convert.fill(SmplxBodyArray(), fields)
+
+    def error_m(self, array: FusedPersonArray, shift_ns: int = 0) -> float:
+        """Worst distance of a published pelvis from the nearest true one."""
+        t = (stamp_ns_of(array.header.stamp) - START_NS - shift_ns) * 30e-9
+        truth = self.clip.truth[:, min(max(round(t), 0), self.clip.truth.shape[1] - 1), 0]
+        found = [np.frombuffer(p.body.joints, np.float32).reshape(-1, 3)[0] for p in array.people]
+        return max((float(np.linalg.norm(truth - f, axis=1).min()) for f in found), default=0.0)
+
+
+def confirmed(array: FusedPersonArray) -> list[str]:
+    return [p.person_id for p in array.people if p.state == 1]
+
+
+def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path):
+    clip = generate(MultiviewConfig("ring", 4, 3, 300, 1))
+    cameras = camera_names(clip)
+    rig_file = tmp_path / "rig.yaml"
+    rig_file.write_text(rig_text(WORLD_FRAME, [CameraPlace(n, f"{n}_optical", T)
+                                               for n, T in zip(cameras, clip.T_world_camera_given, strict=True)]))
+    with graph(72, tmp_path) as g:
+        rig = Rig(g, tmp_path, clip, {"extrinsics.file": str(rig_file), "diagnostics.silence_warning": 0.6,
+                                      "sync.dead_after": 0.5,
+                                      **{f"{n}.extrinsics_source": "file" for n in cameras}})
+        from tf2_msgs.msg import TFMessage
+
+        transforms = g.collect(TFMessage, "/tf")
+        # --- everybody works
+        arrays = rig.play(0, 20)
+        assert len(arrays) == pytest.approx(20, abs=1)
+        ids = set(confirmed(arrays[-1]))
+        assert len(ids) == 3 and all(set(confirmed(a)) <= ids for a in arrays)
+        assert max(rig.error_m(a) for a in arrays[5:]) < 0.35
+        assert list(arrays[-1].cameras_expected) == cameras and set(arrays[-1].cameras_used) == set(cameras)
+        person = arrays[-1].people[0]
+        assert person.num_views == len(person.camera_names) == len(person.track_ids) == len(person.view_residuals)
+        assert sum(person.view_weights) == pytest.approx(1.0, abs=1e-5)
+        assert person.body.track_id == person.body.person_id == person.person_id and person.body.joint_set == 2
+        assert all(a.header.frame_id == WORLD_FRAME for a in arrays)
+        sent = {t.child_frame_id: t for m in transforms for t in m.transforms}
+        assert {f"person_{i}" for i in ids} <= set(sent) and sent[f"person_{min(ids)}"].header.frame_id == WORLD_FRAME
+        rows = rig.associations[-1]
+        assert len(rows.camera_names) == len(rows.track_ids) == len(rows.person_ids) == len(rows.residuals) > 8
+
+        # --- one camera dies: as many sets as before, one warning; it returns
+        arrays = rig.play(20, 36, without=[cameras[3]])
+        assert len(arrays) == pytest.approx(16, abs=1), "the rate of sets must not change"
+        assert set(arrays[-1].cameras_used) == set(cameras[:3]) and set(confirmed(arrays[-1])) == ids
+        assert rig.process.output.count(f"no bodies of camera {cameras[3]}") == 1
+        arrays = rig.play(36, 44)
+        assert set(arrays[-1].cameras_used) == set(cameras) and set(confirmed(arrays[-1])) == ids
+        assert f"camera {cameras[3]} is back" in rig.process.output
+
+        # --- nobody there: sets go on, people are extrapolated for a moment, then gone
+        arrays = rig.play(44, 54, empty=True)
+        assert len(arrays) == pytest.approx(10, abs=1) and not arrays[-1].people
+        coasting = [p for a in arrays for p in a.people]
+        assert {p.state for p in coasting} == {2} and max(p.last_seen for p in coasting) <= 0.51
+
+        # --- the recording loops: new segment, people at once
+        arrays = rig.play(0, 12)
+        assert arrays[-1].segment == 1 and len(confirmed(arrays[-1])) == 3 and not ids & set(confirmed(arrays[-1]))
+        assert len(arrays) >= 10
+
+        # --- services: merging, poses from people
+        keep, drop = sorted(confirmed(arrays[-1]))[:2]
+        assert g.call(MergeIds, f"{NODE}/merge_ids", MergeIds.Request(keep=keep, drop=drop)).success
+        assert not g.call(MergeIds, f"{NODE}/merge_ids", MergeIds.Request(keep=keep, drop="p9999")).success
+        rig.play(12, 44)
+        answer = g.call(CalibrateExtrinsics, f"{NODE}/calibrate_extrinsics", CalibrateExtrinsics.Request(
+            cameras=cameras[:2], apply=True, save_path=str(tmp_path / "found.yaml")))
+        assert len(answer.extrinsics) == 2 and len(answer.message.splitlines()) >= 2
+        if answer.success:
+            assert set(read_rig(tmp_path / "found.yaml")) == set(cameras[:2])
+            assert "camera_1" in (tmp_path / "found.urdf").read_text()
+        status = rig.status[-1]
+        assert status.frames_in == (status.frames_processed + status.frames_dropped + status.frames_rejected
+                                    + status.frames_pending)
+        assert rig.process.stop() == 0, rig.process.output
+
+
+def test_poses_from_tf_wrong_clocks_late_frames_and_a_crowd(tmp_path: Path):
+    clip = generate(MultiviewConfig("ring", 4, 3, 240, 2))
+    cameras = camera_names(clip)
+    with graph(73, tmp_path) as g:
+        from tf2_msgs.msg import TFMessage
+
+        static = g.publisher(TFMessage, "/tf_static", qos.latched(10))
+
+        def stand(names: list[str], bad: bool = False) -> None:
+            """Say where cameras stand; everything again, as a latched topic of depth 1 would have it."""
+            message = convert.fill(TFMessage(), transforms_fields([
+                (0, WORLD_FRAME, f"{n}_optical", clip.T_world_camera_given[cameras.index(n)]) for n in names]))
+            for transform in message.transforms if bad else ():
+                transform.transform.rotation.x = float("nan")
+            static.publish(message)
+
+        rig = Rig(g, tmp_path, clip, {})
+        stand(cameras[:3])
+        stand(cameras[3:], bad=True)
+
+        # --- one camera has no usable pose: it takes no part, and diagnostics say so
+        arrays = rig.play(0, 12)
+        assert set(arrays[-1].cameras_used) == set(cameras[:3]) and len(confirmed(arrays[-1])) == 3
+        assert {status for row in rig.associations[-3:] for name, status in zip(row.camera_names, row.status, strict=True)
+                if name == cameras[3]} == {FusionAssociations.STATUS_NO_EXTRINSICS}
+        g.wait(lambda: cameras[3] in rig.status[-1].message, "a status that names the camera")
+        unknown = next(c for c in rig.extrinsics[-1].cameras if c.camera_name == cameras[3])
+        assert unknown.status == unknown.STATUS_UNKNOWN and unknown.pose.covariance[0] == -1.0
+        stand(cameras[3:])
+        ids = set(confirmed(arrays[-1]))
+        arrays = rig.play(12, 20)
+        assert set(arrays[-1].cameras_used) == set(cameras) and set(confirmed(arrays[-1])) == ids
+
+        # --- a camera whose clock is 50 ms ahead: still three people, still every set
+        arrays = rig.play(20, 36, offset_ns={cameras[1]: 50_000_000})
+        assert set(confirmed(arrays[-1])) == ids and max(len(confirmed(a)) for a in arrays) == 3
+
+        # --- frames that arrive 300 ms late are counted; with a longer timeout they are used
+        arrays = rig.play(36, 48, late={cameras[2]: 0.3})
+        assert set(confirmed(arrays[-1])) == ids and len(arrays) >= 11
+        assert rig.status[-1].frames_dropped > 5
+        set_parameter(g, "sync.timeout", 0.6)
+        arrays = rig.play(48, 60, late={cameras[2]: 0.3})
+        assert sum(cameras[2] in a.cameras_used for a in arrays) >= 10 and set(confirmed(arrays[-1])) == ids
+        assert rig.process.stop() == 0, rig.process.output
+
+
+def set_parameter(g: Graph, name: str, value: float) -> None:
+    from rcl_interfaces.msg import Parameter, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    answer = g.call(SetParameters, f"{NODE}/set_parameters", SetParameters.Request(parameters=[
+        Parameter(name=name, value=ParameterValue(type=3, double_value=value))]))
+    assert answer.results[0].successful, answer.results[0].reason
