@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "fusion": _SCENE | {"fusion"},
     "synthetic": _SCENE | {"synthetic"},
     "runtime": _SCENE | {"runtime", "model", "mapping"},
-    "training": _SCENE | {"training", "model", "synthetic", "evaluation"},
+    "datasets": _SCENE | {"datasets", "sources"},
+    "training": _SCENE | {"training", "model", "synthetic", "evaluation", "datasets"},
     "viewer": _SCENE | {"viewer", "evaluation"},
     "nodes": _SCENE | {"nodes", "model", "runtime", "fusion", "mapping", "sources"},
 }
@@ -45,7 +46,7 @@ ROS_MODULES = {
     "ament_index_python", "launch", "launch_ros", "rosbag2_py", "message_filters", "cv_bridge", "sensor_msgs_py",
 }
 TORCH_LAYERS = {"model", "runtime", "training", "synthetic", "commands"}
-CV2_LAYERS = {"sources", "runtime", "mapping", "viewer", "nodes", "synthetic", "model", "commands"}
+CV2_LAYERS = {"sources", "datasets", "runtime", "mapping", "viewer", "nodes", "synthetic", "model", "commands"}
 # Licence (smplx: non-commercial; evo: GPL) or fragility: only tests may use them.
 PEERS = {"smplx", "evo", "motmetrics", "cv_bridge", "message_filters", "sensor_msgs_py", "tf2_ros"}
 

@@ -6,12 +6,18 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from human_scene_ros.errors import CheckpointError
+from human_scene_ros.errors import CheckpointError, ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from human_scene_ros.datasets.sequence import ConvertOptions
 
 LICENCE = ("Human3R weights come from their authors and keep their licence (non-commercial at the time of writing); "
            "this file is a conversion, not a new work")
+
+DATASET_NAMES = ("emdb", "rich", "3dpw", "egohumans", "egoexo4d", "tum", "bonn", "7scenes", "sintel", "bedlam",
+                 "pose2sim", "caliscope")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             help="leave out tensors that streaming never reads (107 MB of 4.7 GB)")
     checkpoint.add_argument("--json", action="store_true", help="print one JSON object")
     checkpoint.set_defaults(convert=convert_checkpoint)
+    dataset = kinds.add_parser("dataset", help="a data set's folder -> recordings with images and truth",
+                               description="Read a data set as its publishers distribute it and write one rosbag2 "
+                                           "folder per sequence below OUT, for 'human-scene evaluate' and "
+                                           "'human-scene run'. See docs/datasets.md for the folder layouts.")
+    dataset.add_argument("name", metavar="NAME", choices=DATASET_NAMES, help=", ".join(DATASET_NAMES))
+    dataset.add_argument("source", type=Path, metavar="SRC", help="folder of the data set or of one sequence")
+    dataset.add_argument("out", type=Path, metavar="OUT", help="folder for the recordings; complete ones are kept")
+    dataset.add_argument("--sequence", action="append", default=[], metavar="NAME",
+                         help="only this sequence; may be given several times")
+    dataset.add_argument("--body", type=Path, help="file or folder of the SMPL or SMPL-X model, where joints need it")
+    dataset.add_argument("--no-people", action="store_true", help="images, cameras and depth only")
+    dataset.add_argument("--only-people", action="store_true", help="leave out images without truth of people")
+    dataset.add_argument("--every", type=int, default=1, metavar="N", help="every N-th time step (default 1)")
+    dataset.add_argument("--limit", type=int, default=0, metavar="N", help="at most N time steps (default: all)")
+    dataset.add_argument("--overwrite", action="store_true", help="replace recordings that are there already")
+    dataset.add_argument("--shards", action="store_true", help="bedlam: write training shards instead")
+    dataset.add_argument("--size", default="160x112", help="WIDTHxHEIGHT of the shards (default 160x112)")
+    dataset.add_argument("--frames", type=int, default=4, help="frames per clip of the shards (default 4)")
+    dataset.add_argument("--json", action="store_true", help="print one JSON object")
+    dataset.set_defaults(convert=convert_dataset)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,6 +75,60 @@ def convert_checkpoint(arguments: argparse.Namespace) -> int:
         if report["dropped"]:
             print(f"left out {len(report['dropped'])} tensors that streaming never reads")
         print(f"wrote {report['file']} ({report['bytes'] / 1e6:.1f} MB)\nuse it with model.checkpoint: {arguments.out}")
+    return 0
+
+
+def convert_dataset(arguments: argparse.Namespace) -> int:
+    """`human-scene convert dataset`."""
+    from tqdm import tqdm
+
+    from human_scene_ros.datasets.registry import DATASETS
+    from human_scene_ros.datasets.sequence import ConvertOptions, write_sequence
+
+    dataset = DATASETS[arguments.name]
+    options = ConvertOptions(arguments.body, not arguments.no_people, arguments.every, arguments.limit,
+                             arguments.only_people)
+    if arguments.shards:
+        return _convert_shards(arguments, options)
+    sequences = dataset.open(arguments.source, options)
+    unknown = sorted(set(arguments.sequence) - {s.name for s in sequences})
+    if unknown:
+        raise SourceError(f"{arguments.source} has no sequence {', '.join(unknown)}; it has "
+                          f"{', '.join(s.name for s in sequences)}")
+    chosen = [s for s in sequences if not arguments.sequence or s.name in arguments.sequence]
+    reports = []
+    for sequence in chosen:
+        with tqdm(total=sequence.frame_count, unit="image", desc=sequence.name, disable=arguments.json) as bar:
+            report = write_sequence(dataset, sequence, arguments.out, options, overwrite=arguments.overwrite,
+                                    on_frame=bar.update)
+        reports.append(report)
+        if not arguments.json:
+            print(f"{report['folder']}: was complete already" if report["skipped"] else
+                  f"{report['folder']}: {report['images']} images, {report['with_truth']} with camera pose, "
+                  f"{report['with_people']} with truth of people, {report['bytes'] / 1e6:.1f} MB")
+    if arguments.json:
+        print(json.dumps({"dataset": dataset.name, "licence": dataset.licence, "sequences": reports}))
+    else:
+        print(f"licence of {dataset.title}: {dataset.licence}; do not pass the recordings on")
+    return 0
+
+
+def _convert_shards(arguments: argparse.Namespace, options: ConvertOptions) -> int:
+    from tqdm import tqdm
+
+    from human_scene_ros.commands.synthesize import parse_size
+    from human_scene_ros.training.bedlam import write_bedlam_shards
+
+    if arguments.name != "bedlam":
+        raise ConfigError(f"--shards: {arguments.name} has no depth and masks for training; only bedlam has")
+    width, height = parse_size(arguments.size)
+    with tqdm(unit="frame", disable=arguments.json) as bar:
+        report = write_bedlam_shards(arguments.source, arguments.out, options, width, height, arguments.frames,
+                                     on_progress=bar.update)
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        print(f"{report['clips']} clips of {arguments.frames} frames in {report['shards']} shards: {arguments.out}")
     return 0
 
 
