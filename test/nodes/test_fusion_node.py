@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from ros_graph import Graph, Process, graph  # noqa: E402
+
 from human_scene_ros.commands.fusion_clip import (  # noqa: E402
     START_NS,
     WORLD_FRAME,
@@ -33,8 +35,6 @@ from human_scene_ros.sources.message_fields import stamp_ns_of, time_fields, tra
 from human_scene_ros.sources.rig_file import read_rig, rig_text  # noqa: E402
 from human_scene_ros.srv import CalibrateExtrinsics, MergeIds  # noqa: E402
 from human_scene_ros.synthetic.multiview import MultiviewConfig, generate  # noqa: E402
-
-from ros_graph import Graph, Process, graph  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -116,7 +116,7 @@ def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path)
     rig_file.write_text(rig_text(WORLD_FRAME, [CameraPlace(n, f"{n}_optical", T)
                                                for n, T in zip(cameras, clip.T_world_camera_given, strict=True)]))
     with graph(72, tmp_path) as g:
-        rig = Rig(g, tmp_path, clip, {"extrinsics.file": str(rig_file), "diagnostics.silence_warning": 0.6,
+        rig = Rig(g, tmp_path, clip, {"extrinsics.file": str(rig_file), "diagnostics.silence_warning": 1.5,
                                       "sync.dead_after": 0.5,
                                       **{f"{n}.extrinsics_source": "file" for n in cameras}})
         from tf2_msgs.msg import TFMessage
@@ -140,16 +140,16 @@ def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path)
         assert len(rows.camera_names) == len(rows.track_ids) == len(rows.person_ids) == len(rows.residuals) > 8
 
         # --- one camera dies: as many sets as before, one warning; it returns
-        arrays = rig.play(20, 36, without=[cameras[3]])
-        assert len(arrays) == pytest.approx(16, abs=1), "the rate of sets must not change"
+        arrays = rig.play(20, 42, without=[cameras[3]])
+        assert len(arrays) == pytest.approx(22, abs=1), "the rate of sets must not change"
         assert set(arrays[-1].cameras_used) == set(cameras[:3]) and set(confirmed(arrays[-1])) == ids
         assert rig.process.output.count(f"no bodies of camera {cameras[3]}") == 1
-        arrays = rig.play(36, 44)
+        arrays = rig.play(42, 50)
         assert set(arrays[-1].cameras_used) == set(cameras) and set(confirmed(arrays[-1])) == ids
         assert f"camera {cameras[3]} is back" in rig.process.output
 
         # --- nobody there: sets go on, people are extrapolated for a moment, then gone
-        arrays = rig.play(44, 54, empty=True)
+        arrays = rig.play(50, 60, empty=True)
         assert len(arrays) == pytest.approx(10, abs=1) and not arrays[-1].people
         coasting = [p for a in arrays for p in a.people]
         assert {p.state for p in coasting} == {2} and max(p.last_seen for p in coasting) <= 0.51
@@ -176,7 +176,7 @@ def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path)
         assert rig.process.stop() == 0, rig.process.output
 
 
-def test_poses_from_tf_wrong_clocks_late_frames_and_a_crowd(tmp_path: Path):
+def test_poses_from_tf_wrong_clocks_and_late_frames(tmp_path: Path):
     clip = generate(MultiviewConfig("ring", 4, 3, 240, 2))
     cameras = camera_names(clip)
     with graph(73, tmp_path) as g:
@@ -199,8 +199,9 @@ def test_poses_from_tf_wrong_clocks_late_frames_and_a_crowd(tmp_path: Path):
         # --- one camera has no usable pose: it takes no part, and diagnostics say so
         arrays = rig.play(0, 12)
         assert set(arrays[-1].cameras_used) == set(cameras[:3]) and len(confirmed(arrays[-1])) == 3
-        assert {status for row in rig.associations[-3:] for name, status in zip(row.camera_names, row.status, strict=True)
-                if name == cameras[3]} == {FusionAssociations.STATUS_NO_EXTRINSICS}
+        rows = rig.associations[-1]
+        assert {s for name, s in zip(rows.camera_names, rows.status, strict=True) if name == cameras[3]} == {
+            FusionAssociations.STATUS_NO_EXTRINSICS}
         g.wait(lambda: cameras[3] in rig.status[-1].message, "a status that names the camera")
         unknown = next(c for c in rig.extrinsics[-1].cameras if c.camera_name == cameras[3])
         assert unknown.status == unknown.STATUS_UNKNOWN and unknown.pose.covariance[0] == -1.0
@@ -216,7 +217,7 @@ def test_poses_from_tf_wrong_clocks_late_frames_and_a_crowd(tmp_path: Path):
         # --- frames that arrive 300 ms late are counted; with a longer timeout they are used
         arrays = rig.play(36, 48, late={cameras[2]: 0.3})
         assert set(confirmed(arrays[-1])) == ids and len(arrays) >= 11
-        assert rig.status[-1].frames_dropped > 5
+        g.wait(lambda: rig.status[-1].frames_dropped > 5, "late frames to be counted", 5.0)
         set_parameter(g, "sync.timeout", 0.6)
         arrays = rig.play(48, 60, late={cameras[2]: 0.3})
         assert sum(cameras[2] in a.cameras_used for a in arrays) >= 10 and set(confirmed(arrays[-1])) == ids
