@@ -51,7 +51,7 @@ from human_scene_ros.sources.calibration import Calibration
 from human_scene_ros.sources.message_fields import VALID_EXPRESSION, FrameTruth, TruePerson
 
 FPS = 30.0
-_LABELS = ("imgname", "pose_cam", "trans_cam", "shape", "cam_int", "cam_ext", "gender")
+_LABELS = ("imgname", "pose_cam", "trans_cam", "shape", "cam_int", "cam_ext", "gender", "sub")
 _BODY_LAYERS = ("body", "clothing", "hair")
 MAX_DEPTH_M = 1000.0
 """Farther is sky: renderers store a huge number there."""
@@ -100,6 +100,7 @@ class BedlamScene:
         self.sources: tuple[Path, ...] = ()
         self._labels: dict[str, NDArray] = {}
         self._rows: dict[str, list[int]] = {}
+        self._numbers: list[int] = []  # person of each row, counted per sequence
         if body is not None:
             self._read_labels()
 
@@ -117,8 +118,15 @@ class BedlamScene:
                 self._labels = {key: content[key] for key in _LABELS}
         except (OSError, ValueError) as error:
             raise SourceError(f"{file} cannot be read as labels of BEDLAM: {error}") from error
-        for row, image in enumerate(self._labels["imgname"]):
-            self._rows.setdefault(Path(str(image)).name, []).append(row)
+        identities: dict[str, dict[tuple[str, int], int]] = {}
+        for row, (image, subject) in enumerate(zip(self._labels["imgname"], self._labels["sub"], strict=True)):
+            image_name = Path(str(image)).name
+            rows = self._rows.setdefault(image_name, [])
+            copies = sum(self._labels["sub"][other] == subject for other in rows)  # one subject may be there twice
+            sequence = image_name.rpartition("_")[0]
+            mine = identities.setdefault(sequence, {})
+            self._numbers.append(mine.setdefault((str(subject), copies), len(mine)))
+            rows.append(row)
         self.sources = (file,)
 
     def _camera_file(self, sequence: str) -> Path:
@@ -143,11 +151,11 @@ class BedlamScene:
                 K = self._labels["cam_int"][rows[0]]
                 camera = PinholeCamera(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]) - 0.5,
                                        float(K[1, 2]) - 0.5)
-            people = (self._person(number, row, camera) for number, row in enumerate(rows))
+            people = (self._person(row, camera) for row in rows)
             yield BedlamFrame(int(re.findall(r"\d+", image.stem)[-1]), image, camera, T_world_camera,
                               tuple(p for p in people if p is not None))
 
-    def _person(self, number: int, row: int, camera: PinholeCamera) -> TruePerson | None:
+    def _person(self, row: int, camera: PinholeCamera) -> TruePerson | None:
         labels = {key: self._labels[key][row] for key in _LABELS}
         gender = gender_of(labels["gender"])
         model: BodyModel = load_smplx(find_body_file(self._body, "SMPL-X", gender, "BEDLAM"))
@@ -160,7 +168,8 @@ class BedlamScene:
             reye_pose=pose[72:75], left_hand_pose=pose[75:120], right_hand_pose=pose[120:],
             transl=(labels["trans_cam"] + labels["cam_ext"][:3, 3]).astype(np.float32),
             betas=np.asarray(labels["shape"], np.float32)[:model.num_betas])
-        return smplx_person(number, parameters, model, gender, ALL_PARTS & ~VALID_EXPRESSION, np.eye(4), camera)
+        return smplx_person(self._numbers[row], parameters, model, gender, ALL_PARTS & ~VALID_EXPRESSION, np.eye(4),
+                            camera)
 
     def depth(self, image: Path) -> NDArray[np.float32] | None:
         """(H, W) metres along z, 0 = sky; None if the scene has no depth/.
