@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from human_scene_ros.commands import evaluate_bag
+from human_scene_ros.commands import evaluate_bag, evaluate_results
 
 KEYS_AND_UNITS = {
     "head_recall": "", "head_precision": "", "pa_mpjpe_mm": "mm", "mpjpe_mm": "mm", "pelvis_rel_error": "",
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag = kinds.add_parser("bag", help="recordings with truth, offline and deterministic, or --live through ROS")
     evaluate_bag.add_arguments(bag)
     bag.set_defaults(evaluate=evaluate_bag.run)
+    results = kinds.add_parser("results", help="results that exist already: recording, bodies.jsonl or trajectory")
+    evaluate_results.add_arguments(results)
+    results.set_defaults(evaluate=evaluate_results.run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -86,7 +86,7 @@ def evaluate_bags(arguments: argparse.Namespace) -> dict[str, Any]:
     if failures:
         done_text = f"; {len(results)} sequence(s) are finished and will not be run again" if results else ""
         raise SourceError("; ".join(f"{name}: {error}" for name, error in failures.items()) + done_text)
-    ordered = [_relative(results[job.name], folders[job.name], arguments.out) for job in jobs]
+    ordered = [output.located(results[job.name], folders[job.name], arguments.out) for job in jobs]
     origin = {**output.provenance(_parameters(arguments), weights), "software": ordered[0]["origin"]["software"],
               "engine": f"dask {arguments.cluster}" if arguments.cluster else f"{arguments.workers} process(es)"}
     return output.write_metrics(arguments.out, "offline", ordered, origin, (
@@ -266,17 +266,3 @@ def _frames(job: EvaluationJob) -> int:
     with BagReader(job.path) as bag:
         count = bag.topics[job.image].count
     return min(count, job.max_frames) if job.max_frames else count
-
-
-def _relative(result: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
-    """File names of a sequence relative to the folder of metrics.json."""
-    prefix = folder.relative_to(out).as_posix()
-    pictures = result["pictures"]
-
-    def moved(entry: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if entry is None else {**entry, "file": f"{prefix}/{entry['file']}"}
-
-    return {**result, "files": {k: f"{prefix}/{v}" for k, v in result["files"].items()},
-            "pictures": {"worst": [moved(w) for w in pictures["worst"]], "depth": moved(pictures["depth"])}}
-
-

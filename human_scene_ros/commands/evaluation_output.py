@@ -144,6 +144,17 @@ def write_sequence(folder: Path, name: str, result: SequenceResult, more: Mappin
     return content
 
 
+def located(content: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """A result with file names relative to `out`, the folder of metrics.json."""
+    prefix, pictures = folder.relative_to(out).as_posix(), content["pictures"]
+
+    def moved(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return None if entry is None else {**entry, "file": f"{prefix}/{entry['file']}"}
+
+    return {**content, "files": {k: f"{prefix}/{v}" for k, v in content["files"].items()},
+            "pictures": {"worst": [moved(w) for w in pictures["worst"]], "depth": moved(pictures["depth"])}}
+
+
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """One row per entry; what is unknown stays empty, floats keep all digits that decide (nine)."""
     def text(value: Any) -> str:

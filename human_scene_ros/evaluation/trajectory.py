@@ -1,15 +1,16 @@
-"""Errors of a camera trajectory: ATE and RPE, with the alignment that was applied in the result."""
+"""Errors of a camera trajectory: ATE and RPE, with the alignment that was applied in the result; TUM files."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from human_scene_ros.errors import ShapeError
+from human_scene_ros.errors import ShapeError, SourceError
 from human_scene_ros.evaluation.alignment import umeyama
 from human_scene_ros.evaluation.metrics import path_length
 
@@ -87,6 +88,62 @@ def align_trajectory(estimate: NDArray[np.float64], truth: NDArray[np.float64], 
     aligned[:, :3, :3] = fit.R @ estimate[:, :3, :3]
     aligned[:, :3, 3] = fit.apply(source)
     return aligned, kind
+
+
+def read_tum(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N,) stamps in seconds and (N, 4, 4) T_world_camera of a file with lines "t tx ty tz qx qy qz qw".
+
+    Lines that begin with # are comments; the stamps come back in rising order.
+
+    Raises:
+        SourceError: Missing, empty, or a line is something else (says which).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read as a TUM trajectory: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        words = line.replace(",", " ").split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            row = []
+        if len(row) != 8 or not np.isfinite(row).all() or np.linalg.norm(row[4:]) < 1e-6:
+            raise SourceError(f"{path} line {number}: {line[:60]!r} is no pose; expected 't tx ty tz qx qy qz qw'")
+        rows.append(row)
+    if not rows:
+        raise SourceError(f"{path} holds no pose; expected lines 't tx ty tz qx qy qz qw'")
+    values = np.array(sorted(rows))
+    poses = np.tile(np.eye(4), (len(values), 1, 1))
+    poses[:, :3, :3] = Rotation.from_quat(values[:, 4:]).as_matrix()
+    poses[:, :3, 3] = values[:, 1:4]
+    return values[:, 0], poses
+
+
+def associate(stamps_s: NDArray[np.floating], truth_stamps_s: NDArray[np.floating],
+              max_difference_s: float = 0.01) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of pairs of nearest stamps, each used once, in order; the side with fewer stamps chooses.
+
+    Args:
+        stamps_s: (N,) rising.
+        truth_stamps_s: (M,) rising.
+        max_difference_s: Pairs farther apart are left out.
+    """
+    first, second = np.asarray(stamps_s, np.float64), np.asarray(truth_stamps_s, np.float64)
+    if len(first) > len(second):
+        theirs, ours = associate(second, first, max_difference_s)
+        return ours, theirs
+    if not len(first):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    right = np.clip(np.searchsorted(second, first), 0, len(second) - 1)
+    left = np.clip(right - 1, 0, len(second) - 1)
+    nearest = np.where(np.abs(second[left] - first) <= np.abs(second[right] - first), left, right)
+    near = np.flatnonzero(np.abs(second[nearest] - first) <= max_difference_s)
+    _, once = np.unique(nearest[near], return_index=True)
+    return near[once], nearest[near][once]
 
 
 def _inverse(T: NDArray[np.float64]) -> NDArray[np.float64]:

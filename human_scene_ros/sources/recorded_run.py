@@ -96,7 +96,7 @@ class RecordedRun:
         Raises:
             SourceError: The recording lacks images or bodies.
         """
-        estimates = self._estimates()
+        estimates = self.estimates()
         estimate = next(estimates, None)
         with open_source(self.path, self._image_topic, self._info_topic) as source:
             for frame in source:
@@ -105,7 +105,12 @@ class RecordedRun:
                 if estimate is not None and estimate.stamp_ns == frame.stamp_ns:
                     yield frame, estimate
 
-    def _estimates(self) -> Iterator[SceneEstimate]:
+    def estimates(self) -> Iterator[SceneEstimate]:
+        """Every estimate, in order of the stamps; needs no images.
+
+        Raises:
+            SourceError: The recording lacks bodies.
+        """
         with BagReader(self.path) as bag:
             if self._bodies not in bag.topics:
                 raise SourceError(f"{self.path} has no topic {self._bodies}; it has {', '.join(sorted(bag.topics))}")
