@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "play a recording through the real ROS 2 nodes and make results and a picture",
     "run": "video, folder, camera index or bag -> results, without ROS",
     "evaluate": "measure errors against a truth",
+    "report": "make a page of what was measured",
     "bench": "time the stages of the pipeline",
     "check": "compare this installation against a folder of numeric fixtures",
     "convert": "turn official checkpoints into files this package loads",
