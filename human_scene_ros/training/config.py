@@ -48,7 +48,8 @@ class TrainConfig:
         ema: Decay of the exponential moving average that is saved and shipped.
         head_jitter_px: Standard deviation of the teacher's head position, network pixels.
         depth_jitter: Standard deviation of the log of the teacher's head depth.
-        predicted_masks: The "bodies" stage sees the masks that the scene predicts instead of roughened truth.
+        predicted_masks: Fraction of the steps of the "bodies" stage that see the masks that the scene predicts, which
+            cost more time than the step itself; the others see roughened truth.
         min_person_px: People below this height do not count as detections.
         save_every_s: Seconds between checkpoints.
         seed: Of everything random.
@@ -69,7 +70,7 @@ class TrainConfig:
     ema: float = 0.999
     head_jitter_px: float = 1.5
     depth_jitter: float = 0.2
-    predicted_masks: bool = False
+    predicted_masks: float = 0.0
     min_person_px: float = 12.0
     save_every_s: float = 120.0
     seed: int = 0
@@ -79,6 +80,8 @@ class TrainConfig:
         if self.minutes <= 0 or self.batch_clips < 1 or self.clip_frames < 1:
             raise ConfigError(f"train: minutes = {self.minutes}, batch_clips = {self.batch_clips}, "
                               f"clip_frames = {self.clip_frames}: all must be positive")
+        if not 0.0 <= self.predicted_masks <= 1.0:
+            raise ConfigError(f"train.predicted_masks = {self.predicted_masks}: expected a fraction from 0 to 1")
         if not 0.0 <= self.ema < 1.0:
             raise ConfigError(f"train.ema = {self.ema}: expected 0 <= ema < 1")
 
@@ -91,7 +94,7 @@ PRESETS = {
                                depth_jitter=0.15, clip_gradient=5.0,
                                weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
     # Then with the masks that it will get: true ones made PA-MPJPE 8 mm worse than they promised.
-    "nano-bodies-2": TrainConfig(stage="bodies", predicted_masks=True, minutes=7.0, batch_clips=48, clip_frames=1,
+    "nano-bodies-2": TrainConfig(stage="bodies", predicted_masks=1.0, minutes=7.0, batch_clips=48, clip_frames=1,
                                  learning_rate=5e-4, warmup_steps=20, ema=0.995, head_jitter_px=1.0,
                                  depth_jitter=0.15, clip_gradient=5.0,
                                  weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
@@ -102,7 +105,7 @@ PRESETS = {
     "nano-scene-3": TrainConfig(stage="scene", minutes=75.0, learning_rate=8e-4, warmup_steps=60, ema=0.998,
                                 burn_in_from=0.4,
                                 weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=1.5, mask=0.7)),
-    "nano-bodies-3": TrainConfig(stage="bodies", predicted_masks=True, minutes=75.0, batch_clips=48, clip_frames=1,
+    "nano-bodies-3": TrainConfig(stage="bodies", predicted_masks=0.3, minutes=75.0, batch_clips=48, clip_frames=1,
                                  learning_rate=1e-3, warmup_steps=60, ema=0.998, head_jitter_px=1.0,
                                  depth_jitter=0.15, clip_gradient=5.0,
                                  weights=LossWeights(image_joints=10.0, root_rotation=0.3)),

@@ -123,7 +123,8 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     camera_K = batch.camera_K[:, None].expand(-1, frames, -1, -1).flatten(0, 1)
     teacher = make_teacher(batch, config)
     if config.stage == "bodies":
-        return _window_losses(network, body, batch, teacher, images, camera_K, config.predicted_masks)
+        predicted_mask = rng.random() < config.predicted_masks
+        return _window_losses(network, body, batch, teacher, images, camera_K, predicted_mask)
 
     scene = network.encode(images)
     human, grid = network.human_tokens(images, scene)
