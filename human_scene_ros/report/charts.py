@@ -98,7 +98,7 @@ def bar_chart(labels: Sequence[str], series: Sequence[Series], *, title: str, y_
     values = [float(y) for s in series for y in s.y if _known(y)]
     if not values:
         return nothing(title)
-    thick, gap = (13, 7) if len(series) == 1 else (9, 8)
+    thick, gap = (14, 7) if len(series) == 1 else (12, 8)
     group = thick * len(series) + gap
     left = 16 + 7.2 * max(len(label) for label in labels)
     height = _TOP + group * len(labels) + _BOTTOM
@@ -120,11 +120,11 @@ def bar_chart(labels: Sequence[str], series: Sequence[Series], *, title: str, y_
             u, _ = axes.at(float(value), 0)  # type: ignore[arg-type]
             parts.append(f'<rect class="s{k} bar" x="{left:.1f}" y="{top + k * thick:.1f}" '
                          f'width="{max(u - left, 0.5):.1f}" height="{thick - 1.5:.1f}"/>'
-                         f'<text class="value" x="{u + 4:.1f}" y="{top + k * thick + thick - 3.2:.1f}">'
+                         f'<text class="value" x="{u + 4:.1f}" y="{top + k * thick + thick - 2.4:.1f}">'
                          f'{float(value):.3g}</text>')  # type: ignore[arg-type]
     parts.append(f'<text class="label" x="{(left + WIDTH - _RIGHT) / 2:.1f}" y="{height - 8}" text-anchor="middle">'
                  f'{escape(y_label)}</text>')
-    return _figure(parts, title, describe, series, height)
+    return _figure(parts, title, describe, series, height, bars=True)
 
 
 def histogram(values: Sequence[float], *, title: str, x_label: str, describe: str, bins: int = 40,
@@ -237,14 +237,22 @@ def _frame(axes: _Axes, x_label: str, y_label: str, log: bool) -> str:
     return "".join(parts)
 
 
-def _figure(parts: Sequence[str], title: str, describe: str, series: Sequence[Series], height: int = HEIGHT) -> str:
+def _figure(parts: Sequence[str], title: str, describe: str, series: Sequence[Series], height: int = HEIGHT,
+            bars: bool = False) -> str:
     legend = ""
     if len(series) > 1:
         entries = "".join('<span class="key"><svg class="swatch" viewBox="0 0 22 10" aria-hidden="true">'
-                          + (f'<circle class="s{k} dot" cx="11" cy="5" r="3.5"/>' if s.points
-                             else f'<path class="s{k} line" d="M1 5L21 5"/>')
-                          + f'</svg>{escape(s.name)}</span>' for k, s in enumerate(series[:_SERIES]))
+                          f"{_swatch(k, s.points, bars)}</svg>{escape(s.name)}</span>"
+                          for k, s in enumerate(series[:_SERIES]))
         legend = f'<p class="legend">{entries}</p>'
     return (f'<figure><svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
             f'aria-label="{escape(f"{title}. {describe}")}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
             f'{legend}<figcaption><strong>{escape(title)}.</strong> {escape(describe)}</figcaption></figure>')
+
+
+def _swatch(k: int, points: bool, bars: bool) -> str:
+    if bars:
+        return f'<rect class="s{k} bar" x="1" y="0" width="20" height="10"/>'
+    if points:
+        return f'<circle class="s{k} dot" cx="11" cy="5" r="3.5"/>'
+    return f'<path class="s{k} line" d="M1 5L21 5"/>'

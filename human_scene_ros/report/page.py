@@ -112,7 +112,7 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
             metric = evaluation.pooled.get(key)
             if metric is None or metric["value"] is None:
                 continue
-            value = f"{metric['value'] * factor:.3g}"
+            value = _digits(metric["value"] * factor)
             if metric["alignment"] not in ("none", "metric"):
                 label += f" ({metric['alignment']})" if "matching" not in metric["alignment"] else ""
             tiles.append(f'<div class="tile"><b>{value} <small>{unit}</small></b><span>{escape(label)}</span></div>')
@@ -136,41 +136,45 @@ def _cell(metric: Mapping[str, Any] | None, factor: float = 1.0) -> str:
         return '<td class="status">-</td>'
     if metric["value"] is None:
         return f'<td class="status">{escape(metric["status"])}</td>'
-    return f'<td>{metric["value"] * factor:.3g}</td>'
+    return f'<td>{_digits(metric["value"] * factor)}</td>'
 
 
 # --- published ---------------------------------------------------------------------------------------------------
 
 def _published(evaluations: Sequence[Evaluation]) -> str:
     intro = ("<p>Rows of this package are marked. A row in italics was measured on other data than the table's and "
-             "must not be compared; it stands there so that nobody has to look for it. The best published value of each "
-             "column is underlined.</p>")
+             "must not be compared; it stands there so that nobody has to look for it. The best published value of "
+             "each column is underlined.</p>")
     used = sorted({part.strip() for p in PROTOCOLS for _, _, source in p.rows for part in source.split(",")})
     sources = "".join(f"<li>[{key}] {escape(SOURCES[key])}</li>" for key in used)
     tables = []
-    for protocol in PROTOCOLS:
-        tables.append(f"<h3>{escape(protocol.title)}</h3>" + _protocol(protocol, evaluations))
+    for k, protocol in enumerate(PROTOCOLS):
+        measured = any(_on_dataset(s, protocol) for e in evaluations for s in e.sequences)
+        opened = " open" if k == 0 or (measured and "*" not in protocol.datasets) else ""
+        tables.append(f"<details{opened}><summary>{escape(protocol.title)}</summary>"
+                      f"{_protocol(protocol, evaluations)}</details>")
     return f'{intro}{"".join(tables)}<h3>Sources</h3><ul>{sources}</ul>'
 
 
 def _protocol(protocol: Protocol, evaluations: Sequence[Evaluation]) -> str:
-    best = []
+    best, digits = [], []
     for k, lower in enumerate(protocol.lower_is_better):
         numbers = [row[1][k] for row in protocol.rows if isinstance(row[1][k], (int, float))]
         best.append((min if lower else max)(numbers) if len(numbers) > 1 else None)  # type: ignore[type-var]
+        digits.append(max((len(str(float(n)).split(".")[1].rstrip("0")) for n in numbers), default=0))  # type: ignore[arg-type]
     rows = []
     for name, values, source in protocol.rows:
-        cells = "".join('<td class="status">-</td>' if v is None else
-                        f'<td><span class="best">{v}</span></td>' if v == best[k] else f"<td>{v}</td>"
-                        for k, v in enumerate(values))
+        shown = ["-" if v is None else v if isinstance(v, str) else f"{v:.{digits[k]}f}" for k, v in enumerate(values)]
+        cells = "".join(f'<td><span class="best">{text}</span></td>' if best[k] is not None and values[k] == best[k]
+                        else f"<td>{text}</td>" for k, text in enumerate(shown))
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}<td class="left">[{escape(source)}]</td></tr>')
     ours = [_our_row(protocol, evaluation) for evaluation in evaluations] if any(protocol.ours) else []
     if not any(protocol.ours):
         columns = len(protocol.columns)
         ours = [f'<tr class="other"><th scope="row">this package</th><td class="left" colspan="{columns + 1}">'
-                "not measured: see the note</td></tr>"]
+                "not measured</td></tr>"]
     head = '<th scope="col">method</th>' + "".join(f'<th scope="col">{escape(c)}</th>' for c in protocol.columns)
-    notes = "".join(f"<li>{escape(c)}</li>" for c in protocol.caveats)
+    notes = "".join(f"<li>{_with_code(c)}</li>" for c in protocol.caveats)
     return _table(protocol.title, head + '<th scope="col" class="left">source</th>', "".join([*ours, *rows])) + (
         f'<ul class="note">{notes}</ul>' if notes else "")
 
@@ -189,7 +193,7 @@ def _our_row(protocol: Protocol, evaluation: Evaluation) -> str:
         else:
             value = _mean([(s["metrics"].get(key, {}).get("value"), s["metrics"].get(key, {}).get("count", 0))
                            for s in chosen])
-        cells.append('<td class="status">-</td>' if value is None else f"<td>{value * factor:.3g}</td>")
+        cells.append('<td class="status">-</td>' if value is None else f"<td>{_digits(value * factor)}</td>")
     where = "measured here" if comparable else "other data, not comparable"
     style = "ours" if comparable else "other"
     return (f'<tr class="{style}"><th scope="row">this package, {escape(_short_weights(evaluation))}, on '
@@ -394,7 +398,7 @@ def _not_measured(evaluations: Sequence[Evaluation]) -> str:
                  and "*" not in p.datasets and not any(_on_dataset(s, p) for e in evaluations for s in e.sequences)}))
                  + (f" (data evaluated: {', '.join(datasets)})" if datasets else
                     ": no recording of them was evaluated"))
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_with_code(item)}</li>" for item in items) + "</ul>"
 
 
 def _everything(evaluations: Sequence[Evaluation]) -> str:
@@ -473,7 +477,12 @@ def _time_s(frames: Mapping[str, Sequence[float | None]]) -> list[float]:
 
 
 def _thinned(x: Sequence[float], y: Sequence[float | None]) -> tuple[list[float], list[float | None]]:
-    """Means over equal groups of frames, so that a long sequence is a line and no carpet."""
+    """Means over equal groups of frames, so that a long sequence is a line and no carpet.
+
+    Where most frames have no value, as with depth of every third frame, those are left out and no gaps.
+    """
+    if 2 * sum(v is not None for v in y) < len(y):
+        x, y = [t for t, v in zip(x, y, strict=True) if v is not None], [v for v in y if v is not None]
     group = max(1, math.ceil(len(x) / POINTS_PER_LINE))
     starts = range(0, len(x), group)
     return ([_mean_of(x[k:k + group]) for k in starts],
@@ -493,6 +502,16 @@ def _mean_of(values: Iterable[float | None]) -> float:
 
 def _any(column: Sequence[float | None] | None) -> bool:
     return column is not None and any(v is not None for v in column)
+
+
+def _digits(value: float) -> str:
+    """Three digits, never with an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _with_code(text: str) -> str:
+    """Escaped text; what stands between backticks is code."""
+    return "".join(f"<code>{escape(part)}</code>" if k % 2 else escape(part) for k, part in enumerate(text.split("`")))
 
 
 def _plural(count: int, word: str) -> str:
