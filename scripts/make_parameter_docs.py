@@ -9,12 +9,14 @@ A test compares the file with this output. Needs ROS, because a node's dataclass
 from __future__ import annotations
 
 from human_scene_ros.nodes.bag_node import BagConfig
+from human_scene_ros.nodes.fusion_config import config_for
 from human_scene_ros.nodes.markers_node import MarkersConfig
 from human_scene_ros.nodes.parameters import Parameter, parameters_of
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.nodes.record_node import RecordConfig
 
 NODES = (("reconstructor_node", "human_scene", ReconstructorConfig),
+         ("fusion_node", "human_scene_fusion", config_for(("CAMERA",))),
          ("markers_node", "human_scene_markers", MarkersConfig),
          ("bag_node", "human_scene_bag", BagConfig),
          ("record_node", "human_scene_record", RecordConfig))
@@ -23,7 +25,8 @@ HEAD = """# Parameters
 
 Every parameter of every node with its default. *dynamic* ones may be set while the node runs (`ros2 param set`);
 the others are read at the start. A value of the wrong type or out of range, or a name that does not exist, ends the
-start with a sentence that says so. `config/reconstructor.yaml` holds the same defaults as a file to copy.
+start with a sentence that says so. `config/reconstructor.yaml` and `config/multi_camera.yaml` hold the same defaults as
+files to copy. `CAMERA` stands for every name that the fusion's parameter `cameras` lists.
 """
 
 

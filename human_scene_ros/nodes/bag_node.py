@@ -6,7 +6,8 @@ topics of the recording that `topics` names, under their own names. Everything i
 was recorded latched is latched again.
 
 `rate: 0` plays as fast as the consumer works and loses nothing: at most `max_outstanding` images are beyond
-the sum of frames_processed, frames_rejected and frames_dropped of the consumer's status. The process ends
+the sum of frames_processed, frames_rejected and frames_dropped of the consumer's status. Several cameras are
+played as `topics`; without `image`, their images count instead. The process ends
 with exit code 0 when everything was sent and acknowledged, with 1 and one line when the input is bad.
 """
 
@@ -40,6 +41,7 @@ from human_scene_ros.sources.bag_reader import BagReader, BagTopic, is_recording
 from human_scene_ros.sources.image_codec import decode_message, encode_jpeg
 from human_scene_ros.sources.message_fields import (
     COMPRESSED_IMAGE,
+    IMAGE,
     compressed_image_fields,
     image_fields,
     stamp_ns_of,
@@ -145,6 +147,7 @@ class BagNode(Node):
         self._bag: BagReader | None = None
         self._source: FrameSource | None = None
         self._outputs: dict[str, Any] = {}
+        self._counted: set[str] = set()  # topics of the images of several cameras
         self._image_publisher: Any = None
         self._rate = self.config.rate
         self._now_ns = 0
@@ -211,6 +214,8 @@ class BagNode(Node):
                 self._outputs[self._info_topic] = create_publisher(
                     self, CameraInfo, self._camera_topic("camera_info"), reliable(_IMAGE_DEPTH))
         self._other_topics = [name for name in others if name not in (self._image_topic, self._info_topic)]
+        if self._image_topic is None:
+            self._counted = {n for n in self._other_topics if bag.topics[n].msgtype in (IMAGE, COMPRESSED_IMAGE)}
         for name in self._other_topics:
             topic = bag.topics[name]
             self._outputs[name] = create_publisher(self, _message_class(topic), name, _play_qos(topic))
@@ -245,7 +250,8 @@ class BagNode(Node):
                 if stamp_ns != early_info_ns:
                     yield _Item(stamp_ns, lambda d=data: self._send_info(d), False)  # type: ignore[misc]
             else:
-                yield _Item(stamp_ns, lambda p=publishers[topic], d=data: p.publish(bytes(d)), False)  # type: ignore[misc]
+                yield _Item(stamp_ns, lambda p=publishers[topic], d=data: p.publish(bytes(d)),  # type: ignore[misc]
+                            topic in self._counted)
 
     def _send_info(self, data: bytes) -> None:
         publisher = self._outputs[self._info_topic or ""]
@@ -378,7 +384,7 @@ class BagNode(Node):
             if time.monotonic() > deadline_s:
                 raise SourceError(f"waited {self.config.wait_timeout:g} s: the image topic has {matched} of {wanted} "
                                   f"subscribers, topics without one: {missing or 'none'}")
-        if self.config.rate == 0.0 and images is not None and not self._stop.is_set():
+        if self.config.rate == 0.0 and (images is not None or self._counted) and not self._stop.is_set():
             # Statuses are latched: a consumer that sends any is known a moment after it is discovered.
             begun_s = time.monotonic()
             while not self._window.known and not self._stop.wait(0.02):

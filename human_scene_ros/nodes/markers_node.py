@@ -1,7 +1,8 @@
 """`ros2 run human_scene_ros markers_node`: people as RViz markers, meshes and an overlay on the image.
 
 Keeps the reconstructor lean: whatever only eyes need is made here, and only for those who look. Subscribes
-`human_scene/bodies`, and `image` (or `image/compressed`) while somebody subscribes to `~/overlay`.
+`human_scene/bodies`, and `image` (or `image/compressed`) while somebody subscribes to `~/overlay`; with
+`source: people` the `people` of a fusion node instead, which have no image.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from human_scene_ros.body.skeleton import PARENTS
 from human_scene_ros.errors import HumanSceneError
-from human_scene_ros.msg import SmplxBodyArray
+from human_scene_ros.msg import FusedPerson, FusedPersonArray, SmplxBodyArray
 from human_scene_ros.nodes import convert, markers, qos
 from human_scene_ros.nodes.camera_input import image_topic
 from human_scene_ros.nodes.overlay import draw_people
@@ -34,6 +35,8 @@ IMAGES_KEPT = 30
 class MarkersConfig:
     """Parameters of `markers_node`."""
 
+    source: Literal["bodies", "people"] = option(
+        "bodies", "bodies: of one camera, human_scene/bodies; people: of a fusion node, people.")
     meshes: bool = option(False, "Publish ~/meshes (about 180 kB per person) for those who subscribe.", dynamic=True)
     mesh_lod: int = option(2, "Level of detail of the meshes; 0 = all vertices of the body model.", low=0, high=2)
     body: str = option("", "Body model (.npz) of the meshes; empty = the shipped open body.")
@@ -56,7 +59,11 @@ class MarkersNode(Node):
         self._marker_publishers = {name: qos.create_publisher(self, MarkerArray, f"~/{name}", qos.reliable(10))
                             for name in ("skeletons", "capsules", "trails", "meshes")}
         self._overlay = qos.create_publisher(self, Image, "~/overlay", qos.reliable(1))
-        self._bodies = self.create_subscription(SmplxBodyArray, "human_scene/bodies", self._on_bodies, qos.reliable(50))
+        if self._settings.config.source == "people":
+            self._bodies = self.create_subscription(FusedPersonArray, "people", self._on_people, qos.reliable(50))
+        else:
+            self._bodies = self.create_subscription(SmplxBodyArray, "human_scene/bodies", self._on_bodies,
+                                                    qos.reliable(50))
         self.create_timer(0.2, self._watch_overlay)
 
     def start(self) -> None:
@@ -83,6 +90,13 @@ class MarkersNode(Node):
         image = self._images.pop(convert.stamp_ns(message.header.stamp), None)
         if image is not None and self._overlay.get_subscription_count():
             self._publish_overlay(image, bodies)
+
+    def _on_people(self, message: FusedPersonArray) -> None:
+        """People of several cameras: bodies whose camera is the world."""
+        self._on_bodies(SmplxBodyArray(header=message.header, world_frame=message.header.frame_id,
+                                       segment=message.segment, bodies=[
+                                           person.body for person in message.people
+                                           if person.state != FusedPerson.STATE_LOST]))
 
     def _show(self, kind: str, header: dict[str, Any], make: Any) -> None:
         """Publish the markers of one kind and erase those of people who left."""

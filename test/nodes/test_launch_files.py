@@ -42,6 +42,21 @@ def test_the_reconstructor_launch_has_the_usual_arguments():
     assert set(literal(REPOSITORY / "launch" / "reconstructor.launch.py", "ARGUMENTS")) >= EXPECTED
 
 
+def test_the_multi_camera_launch_has_the_usual_arguments():
+    usual = (EXPECTED - {"camera_name"}) | {"cameras", "respawn", "extrinsics_file"}
+    assert set(literal(REPOSITORY / "launch" / "multi_camera.launch.py", "ARGUMENTS")) >= usual
+
+
+def test_the_multi_camera_launch_finds_the_cameras_of_a_file():
+    tree = ast.parse((REPOSITORY / "launch" / "multi_camera.launch.py").read_text())
+    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "cameras_of")
+    names = {"yaml": yaml}
+    exec(compile(ast.Module([function], []), "multi_camera.launch.py", "exec"), names)
+    assert names["cameras_of"](REPOSITORY / "config" / "multi_camera.yaml") == ["front", "left", "right", "back"]
+    with pytest.raises(RuntimeError, match="lists no cameras for human_scene_fusion; set cameras"):
+        names["cameras_of"](REPOSITORY / "config" / "reconstructor.yaml")
+
+
 def test_executables_exist():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -49,8 +64,9 @@ def test_executables_exist():
                 assert (REPOSITORY / "scripts" / node.value.value).exists(), node.value.value
 
 
-def test_rviz_shows_our_topics_with_our_qos():
-    config = yaml.safe_load((REPOSITORY / "rviz" / "single_camera.rviz").read_text())
+def shown_topics(name):
+    """Topic -> durability of every display of an RViz file."""
+    config = yaml.safe_load((REPOSITORY / "rviz" / name).read_text())
     topics = {}
 
     def collect(displays):
@@ -60,6 +76,11 @@ def test_rviz_shows_our_topics_with_our_qos():
             collect(display.get("Displays", []))
 
     collect(config["Visualization Manager"]["Displays"])
+    return topics
+
+
+def test_rviz_shows_our_topics_with_our_qos():
+    topics = shown_topics("single_camera.rviz")
     assert topics["/human_scene/map/cloud"] == "Transient Local"
     assert {"/human_scene/cloud", "/human_scene/path", "/human_scene_markers/skeletons",
             "/human_scene_markers/overlay"} <= set(topics)
@@ -68,6 +89,13 @@ def test_rviz_shows_our_topics_with_our_qos():
     for topic in topics:
         name = topic.removeprefix("/human_scene_markers/").removeprefix("/human_scene/")
         assert name in source, topic
+
+
+def test_rviz_of_several_cameras_shows_people_and_the_cameras_of_the_config():
+    cameras = ("front", "left", "right", "back")
+    assert set(shown_topics("multi_camera.rviz")) == {
+        *(f"/human_scene_markers/{name}" for name in ("skeletons", "capsules", "trails", "meshes")),
+        *(f"/{camera}/human_scene/cloud" for camera in cameras)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)

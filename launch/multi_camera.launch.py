@@ -1,0 +1,106 @@
+"""Any number of cameras: one reconstructor each, one fusion, markers of the fused people, optionally RViz.
+
+ros2 launch human_scene_ros multi_camera.launch.py cameras:=[front,left] image_topic:=color/image_raw rviz:=true
+ros2 launch human_scene_ros multi_camera.launch.py params_file:=/path/to/my_rig.yaml extrinsics_file:=/path/to/rig.yaml
+
+Camera `front` lives in the namespace /front: its images are /front/<image_topic>, its bodies /front/human_scene/bodies.
+Parameters of one camera: a section /front/human_scene in `params_file`. A process that dies is started again.
+"""
+
+import os
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node, SetParameter
+
+from launch import LaunchDescription
+
+PACKAGE = "human_scene_ros"
+ARGUMENTS = {
+    "namespace": ("", "Namespace of all nodes; the cameras' own come below it."),
+    "cameras": ("", "Names, for instance [front,left]; empty = those of params_file."),
+    "image_topic": ("image", "Image topic in the namespace of each camera."),
+    "camera_info_topic": ("", "CameraInfo topic in the namespace of each camera; empty = beside the image topic."),
+    "transport": ("raw", "raw or compressed."),
+    "drop_policy": ("latest", "latest: newest image wins; all: every image, for replay."),
+    "params_file": ("", "Parameter file; empty = config/multi_camera.yaml, or the defaults if cameras are named."),
+    "extrinsics_file": ("", "Poses of all cameras, as calibrate_extrinsics writes them; empty = from /tf."),
+    "world_frame": ("map", "Name of the z-up world frame."),
+    "use_sim_time": ("false", "Take the time from /clock."),
+    "respawn": ("true", "Start a node again when it dies, after two seconds."),
+    "markers": ("true", "Start markers_node for the fused people."),
+    "rviz": ("false", "Start RViz."),
+    "rviz_config": ("", "RViz configuration; empty = rviz/multi_camera.rviz of the package."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+    "autostart": ("true", "Configure and activate the lifecycle nodes at start."),
+    "fastdds_shm": ("true", "Let Fast DDS pass large messages through shared memory, unless a profile is set."),
+}
+
+
+def generate_launch_description():
+    arguments = [DeclareLaunchArgument(name, default_value=default, description=text)
+                 for name, (default, text) in ARGUMENTS.items()]
+    return LaunchDescription([*arguments, OpaqueFunction(function=nodes)])
+
+
+def nodes(context):
+    """The actions, once the values of the arguments are known."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    share = get_package_share_directory(PACKAGE)
+    given = yaml.safe_load(value["cameras"] or "[]")
+    params = value["params_file"] or ("" if given else os.path.join(share, "config", "multi_camera.yaml"))
+    cameras = [str(name) for name in given] or cameras_of(params)
+    files = [params] if params else []
+    autostart = value["autostart"].lower() == "true"
+    common = {"package": PACKAGE, "output": "screen", "arguments": ["--ros-args", "--log-level", value["log_level"]],
+              "respawn": value["respawn"].lower() == "true", "respawn_delay": 2.0}
+    actions = [SetParameter("use_sim_time", value["use_sim_time"].lower() == "true")]
+    if value["fastdds_shm"].lower() == "true":
+        actions += shared_memory(os.path.join(share, "config", "fastdds_shm.xml"))
+
+    remappings = [("image", value["image_topic"])]
+    if value["camera_info_topic"]:
+        remappings.append(("camera_info", value["camera_info_topic"]))
+    # A camera of a rig stands still, unless a file of the user's says something else.
+    usual = {} if files else {"camera_pose": "static", "map.enabled": False}
+    for name in cameras:
+        actions.append(Node(executable="reconstructor_node", name="human_scene",
+                            namespace=f"{value['namespace']}/{name}".strip("/"), remappings=remappings,
+                            parameters=[*files, {**usual, "camera_name": name, "input.transport": value["transport"],
+                                                 "input.drop_policy": value["drop_policy"],
+                                                 "tf.world_frame": value["world_frame"], "autostart": autostart}],
+                            **common))
+    rig = {"cameras": cameras, "world_frame": value["world_frame"], "autostart": autostart}
+    if value["extrinsics_file"]:
+        rig["extrinsics.file"] = value["extrinsics_file"]
+        rig.update({f"{name}.extrinsics_source": "file" for name in cameras})
+    actions.append(Node(executable="fusion_node", name="human_scene_fusion", namespace=value["namespace"],
+                        parameters=[*files, rig], **common))
+    if value["markers"].lower() == "true":
+        actions.append(Node(executable="markers_node", name="human_scene_markers", namespace=value["namespace"],
+                            parameters=[*files, {"source": "people"}], **common))
+    if value["rviz"].lower() == "true":
+        config = value["rviz_config"] or os.path.join(share, "rviz", "multi_camera.rviz")
+        actions.append(Node(package="rviz2", executable="rviz2", name="rviz2", namespace=value["namespace"],
+                            arguments=["-d", config], output="screen"))
+    return actions
+
+
+def cameras_of(params):
+    """What the section of the fusion node in a parameter file lists."""
+    with open(params, encoding="utf-8") as file:
+        sections = yaml.safe_load(file)
+    for name, section in sections.items():
+        if name.endswith("human_scene_fusion") and section["ros__parameters"].get("cameras"):
+            return [str(camera) for camera in section["ros__parameters"]["cameras"]]
+    raise RuntimeError(f"{params} lists no cameras for human_scene_fusion; set cameras:=[front,left]")
+
+
+def shared_memory(profile):
+    """Images and clouds over 0.5 MB get lost on Fast DDS's default transports; both ends need the profile."""
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
+    if any(os.environ.get(name) for name in names) or os.environ.get("FASTDDS_BUILTIN_TRANSPORTS"):
+        return []
+    return [SetEnvironmentVariable(name, profile) for name in names]
