@@ -39,7 +39,7 @@ setup(
         "tqdm>=4.57",
         "PyYAML>=5.4",
     ],
-    extras_require={"train": ["moderngl>=5.8"]},
+    extras_require={"onnx": ["onnxruntime>=1.17", "onnx>=1.15"], "train": ["moderngl>=5.8"]},
     entry_points={"console_scripts": ["human-scene = human_scene_ros.cli:main"]},
     zip_safe=False,
 )

@@ -84,7 +84,7 @@ def test_third_party_imports_are_declared_everywhere():
     project_of = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
     imported = {name.split(".")[0] for path in (REPOSITORY / "human_scene_ros").rglob("*.py")
                 for name, _, _ in imports(path)}
-    optional = {"moderngl"}  # requirements/train.txt
+    optional = {"moderngl", "onnxruntime", "onnx"}  # requirements/train.txt, requirements/onnx.txt
     third_party = {project_of.get(n, n) for n in
                    imported - set(sys.stdlib_module_names) - ROS_MODULES - optional - {"human_scene_ros"}}
     ranges = {re.split(r"[<>=]", r)[0].lower() for r in ast.literal_eval(setup_argument("install_requires"))}
@@ -100,6 +100,7 @@ def test_every_requirement_is_pinned_and_inside_the_range_for_users():
                 if line and not line.startswith("#"))
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
     wanted = names_in("ros.txt") | names_in("run.txt") | names_in("test.txt") | names_in("train.txt")
+    wanted |= names_in("onnx.txt")
     assert sorted(wanted - set(pins) - {"setuptools"}) == []
     for text in ast.literal_eval(setup_argument("install_requires")):
         requirement = Requirement(text)

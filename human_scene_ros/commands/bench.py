@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pipeline.add_argument("--lens", action="store_true", help="with lens distortion in camera_info")
     pipeline.add_argument("--preset", default="nano", help="network preset (default nano)")
     pipeline.add_argument("--checkpoint", type=Path, help="weights (default: those that ship with the preset)")
+    pipeline.add_argument("--engine", choices=("auto", "torch", "onnx"), default="auto",
+                          help="what runs the network (default auto: the faster on this machine)")
     pipeline.add_argument("--device", default="auto", help="torch device (default auto)")
     convert = kinds.add_parser("convert", help="cloud packing and image decoding against the usual ways")
     convert.add_argument("--repeats", type=int, default=5, help="runs of each, the fastest counts (default 5)")
@@ -112,7 +114,8 @@ def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--frames {arguments.frames}: need at least 2")
     width, height = _size(arguments.size)
     cv2.setNumThreads(1)  # the claim is about one core
-    stream = make_stream(arguments.preset, arguments.checkpoint, None, arguments.device, 1)
+    stream = make_stream(arguments.preset, arguments.checkpoint, None, arguments.device, 1,
+                         engine=arguments.engine)
     world_map = VoxelMap()
     frames = _frames(8, width, height)
     warm_up = len(frames)
@@ -156,6 +159,7 @@ def bench_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "size": [width, height], "encoding": arguments.encoding, "lens": arguments.lens, "frames": arguments.frames,
         "people_per_frame": people / arguments.frames, "preset": arguments.preset,
+        "engine": stream.engine_name,
         "weights": {"name": weights.name, "sha256": weights.sha256, "note": weights.note} if weights else None,
         "published": "ros" if "publish" in wall else "not measured: rclpy is not importable",
         "stages_ms": {name: _summary(wall[name], cpu[name]) for name in sorted(wall)},

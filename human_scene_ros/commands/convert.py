@@ -34,6 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             help="leave out tensors that streaming never reads (107 MB of 4.7 GB)")
     checkpoint.add_argument("--json", action="store_true", help="print one JSON object")
     checkpoint.set_defaults(convert=convert_checkpoint)
+    onnx = kinds.add_parser("onnx", help="weights -> ONNX graphs of the recurrent step",
+                            description="Write the recurrent step as ONNX graphs, state in and state out. The node "
+                                        "does this by itself at the first use of weights; as folder 'onnx' beside "
+                                        "the weights they are found without it.")
+    onnx.add_argument("out", type=Path, help="folder for look.onnx, decode.onnx, bodies.onnx and graphs.json")
+    onnx.add_argument("--preset", default="nano", help="network preset (default nano)")
+    onnx.add_argument("--checkpoint", type=Path, help="weights (default: those that ship with the preset)")
+    onnx.add_argument("--json", action="store_true", help="print one JSON object")
+    onnx.set_defaults(convert=convert_onnx)
     dataset = kinds.add_parser("dataset", help="a data set's folder -> recordings with images and truth",
                                description="Read a data set as its publishers distribute it and write one rosbag2 "
                                            "folder per sequence below OUT, for 'human-scene evaluate' and "
@@ -129,6 +138,25 @@ def _convert_shards(arguments: argparse.Namespace, options: ConvertOptions) -> i
         print(json.dumps(report))
     else:
         print(f"{report['clips']} clips of {arguments.frames} frames in {report['shards']} shards: {arguments.out}")
+    return 0
+
+
+def convert_onnx(arguments: argparse.Namespace) -> int:
+    """`human-scene convert onnx`."""
+    from human_scene_ros.model.checkpoint import load_network
+    from human_scene_ros.model.onnx_export import GRAPHS, export_step
+
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise CheckpointError(f"{arguments.out} is a file; expected a folder for the graphs")
+    network, weights = load_network(arguments.checkpoint or arguments.preset, expect_preset=arguments.preset)
+    export_step(network, arguments.out, weights.sha256)
+    sizes = {f"{g}.onnx": (arguments.out / f"{g}.onnx").stat().st_size for g in GRAPHS}
+    if arguments.json:
+        print(json.dumps({"weights": str(weights.path), "sha256": weights.sha256, "out": str(arguments.out),
+                          "bytes": sizes}))
+    else:
+        files = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in sizes.items())
+        print(f"{weights.name} {weights.sha256[:12]} -> {arguments.out}: {files}")
     return 0
 
 

@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--body", default="", help="SMPL-X .npz (default: the open body that ships)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the network (default 1)")
+    parser.add_argument("--engine", choices=("auto", "torch", "onnx"), default="auto",
+                        help="what runs the network (default auto: the faster on this machine)")
     parser.add_argument("--reset-interval", type=int, default=0,
                         help="frames between resets of the recurrent state (default 0: never)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, the summary")
@@ -93,7 +95,8 @@ def run_to_folder(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--fov {arguments.fov}: must be in [5, 170] degrees")
     with open_source(arguments.input, arguments.image or None, arguments.info or None) as source:
         stream = make_stream(arguments.preset, arguments.checkpoint or None, arguments.body or None, arguments.device,
-                             arguments.threads, StreamConfig(reset_interval=arguments.reset_interval))
+                             arguments.threads, StreamConfig(reset_interval=arguments.reset_interval),
+                             arguments.engine)
         out = _prepared(arguments.out)
         with SceneBagWriter(out / "scene", overwrite=True, compress=True) as bag, (
                 out / "bodies.jsonl").open("w", encoding="utf-8") as lines:

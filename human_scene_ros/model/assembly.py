@@ -8,6 +8,7 @@ pose of the reset frame; scale is not re-aligned. Source: the official demo's de
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.arrays import check_shape
 from human_scene_ros.geometry.transform import make_transform
-from human_scene_ros.model.network import ALL_OUTPUTS, HumanSceneNetwork
+from human_scene_ros.model.network import ALL_OUTPUTS
 from human_scene_ros.model.types import NetworkOutput, StreamState
 
 
@@ -49,7 +50,16 @@ class WorldChain:
         return T_world_camera, WorldChain(base, self.frames + 1)
 
 
-def step_in_chunks(network: HumanSceneNetwork, image: Tensor, state: StreamState | None, chain: WorldChain, *,
+class RecurrentStep(Protocol):
+    """What runs one frame: `HumanSceneNetwork`, or another engine with the same `step`."""
+
+    def step(self, image: Tensor, state: StreamState | None, *, update: bool = True, reset: bool = False,
+             camera_K: NDArray[np.floating] | None = None, outputs: frozenset[str] = ALL_OUTPUTS,
+             ) -> tuple[NetworkOutput, StreamState]:
+        """See `HumanSceneNetwork.step`."""
+
+
+def step_in_chunks(network: RecurrentStep, image: Tensor, state: StreamState | None, chain: WorldChain, *,
                    reset_interval: int = 0, update: bool = True, camera_K: NDArray[np.floating] | None = None,
                    outputs: frozenset[str] = ALL_OUTPUTS,
                    ) -> tuple[NetworkOutput, NDArray[np.float64] | None, StreamState, WorldChain]:

@@ -17,6 +17,11 @@ def soft_sigmoid(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits) * (1 - 2e-6) + 1e-6
 
 
+def vector(values: tuple[int, ...], like: Tensor) -> Tensor:
+    """(n,) of the type of `like`. Unlike `new_tensor` it keeps sizes variable while a graph is traced."""
+    return torch.stack([torch.as_tensor(v, device=like.device) for v in values]).to(like.dtype)
+
+
 def take_cells(tokens: Tensor, cells: Tensor, grid: tuple[int, int]) -> Tensor:
     """Rows of (B, nh * nw, C) at integer (row, column) cells (B, P, 2) -> (B, P, C)."""
     index = cells[..., 0] * grid[1] + cells[..., 1]
@@ -90,6 +95,13 @@ def pixel_rays(camera_K: Tensor, size: tuple[int, int]) -> Tensor:
     v = (torch.arange(height, device=camera_K.device) - camera_K[:, 1, 2, None]) / camera_K[:, 1, 1, None]
     u, v = torch.broadcast_tensors(u[:, None, :], v[:, :, None])
     return torch.stack([u, v, torch.ones_like(u)], dim=-1)
+
+
+def rays_through(uv: Tensor, camera_K: Tensor) -> Tensor:
+    """(B, P, 2) pixels -> (B, P, 3) rays with z = 1 (K without skew)."""
+    K = camera_K[:, None]
+    xy = (uv - K[..., :2, 2]) / torch.stack([K[..., 0, 0], K[..., 1, 1]], dim=-1)
+    return torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
 
 
 def turn_to_ray(ray: Tensor) -> Tensor:

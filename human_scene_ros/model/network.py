@@ -36,10 +36,12 @@ from human_scene_ros.model.formulas import (
     from_square_px,
     pad_to_square,
     pixel_rays,
+    rays_through,
     rotations_from_6d,
     soft_sigmoid,
     take_cells,
     turn_to_ray,
+    vector,
     window_places,
 )
 from human_scene_ros.model.layers import (
@@ -474,14 +476,19 @@ class HumanSceneNetwork(nn.Module):
         else:
             x = self.patch_embed(images)
         _note(stages, "enc_patch_embed", x)
-        rows, columns = torch.meshgrid(*(torch.arange(n, device=x.device) for n in grid), indexing="ij")
-        positions = torch.stack([rows, columns], dim=-1).reshape(1, -1, 2).expand(len(x), -1, -1)
+        positions = self.patch_positions(grid, x.device).expand(len(x), -1, -1)
         rope = rope_phases(positions[:1], self.config.enc_embed_dim // self.config.enc_num_heads)
         for i, block in enumerate(self.enc_blocks):
             x = block(x, rope, through_half=self.config.rope_fp16)
             if i == 0:
                 _note(stages, "enc_block0", x)
         return SceneTokens(self.enc_norm(x), positions, grid, pyramid)
+
+    @staticmethod
+    def patch_positions(grid: tuple[int, int], device: torch.device) -> Tensor:
+        """(1, h * w, 2) integer (row, column) of the patches of an (h, w) grid."""
+        rows, columns = torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")
+        return torch.stack([rows, columns], dim=-1).reshape(1, -1, 2)
 
     @staticmethod
     def _stem_maps(scene: SceneTokens) -> tuple[Tensor, Tensor]:
@@ -504,13 +511,25 @@ class HumanSceneNetwork(nn.Module):
 
     # -- detection
 
-    def detect(self, human: Tensor, grid: tuple[int, int]) -> Detections:
-        """Heads: tokens whose score is a local maximum above the threshold, row by row."""
+    def human_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of human tokens of an (H, W) network image."""
+        backbone = self.config.backbone
+        if backbone.kind == "pyramid":
+            return size[0] // backbone.patch_px, size[1] // backbone.patch_px
+        side = backbone.image_px // backbone.patch_px
+        return side, side
+
+    def head_scores(self, human: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Logits (B, n, 1) of all human tokens, and scores (B, nh, nw) that are zero but at local maxima."""
         logits = self.downstream_head.mlp_classif(human)
         score = soft_sigmoid(logits).transpose(1, 2).unflatten(2, grid)
         kernel = self.config.nms_kernel
         peak = score == F.max_pool2d(score, kernel, stride=1, padding=kernel // 2)
-        score = torch.where(peak, score, 0.0).squeeze(1)
+        return logits, torch.where(peak, score, 0.0).squeeze(1)
+
+    def detect(self, human: Tensor, grid: tuple[int, int]) -> Detections:
+        """Heads: tokens whose score is a local maximum above the threshold, row by row."""
+        logits, score = self.head_scores(human, grid)
         found = [torch.nonzero(s >= self.config.detection_threshold) for s in score]
         most = max(len(f) for f in found)
         cells = torch.stack([F.pad(f, (0, 0, 0, most - len(f))) for f in found])
@@ -530,7 +549,7 @@ class HumanSceneNetwork(nn.Module):
     def to_network_px(self, loc: Tensor, size: tuple[int, int]) -> Tensor:
         """Human image pixels -> pixels of the (H, W) network image, clamped into it."""
         if self.config.backbone.kind == "pyramid":
-            return loc.clamp(min=0).minimum(loc.new_tensor([size[1] - 1, size[0] - 1]))
+            return loc.clamp(min=0).minimum(vector((size[1] - 1, size[0] - 1), loc))
         return from_square_px(loc, self.config.backbone.image_px, size)
 
     def scene_patches(self, loc: Tensor, size: tuple[int, int]) -> Tensor:
@@ -720,13 +739,15 @@ class HumanSceneNetwork(nn.Module):
         start_depth = (token_depth if depth_m is None else depth_m).detach()
         loc = loc.detach()
         focal = (K[:, 0, 0] + K[:, 1, 1])[:, None] / 2
-        window_height = (WINDOW_HEIGHT_M * focal / start_depth).clamp(24.0, 4.0 * height)
+        window_height = (WINDOW_HEIGHT_M * focal / start_depth).clamp(min=24.0).minimum(vector((4 * height,), loc))
         window_width = window_height * config.window_size[0] / config.window_size[1]
 
-        keep = torch.ones(batch, people, dtype=torch.bool, device=loc.device) if valid is None else valid
-        if self.training and people and not bool(keep.any()):
-            keep = torch.ones_like(keep)  # nobody: look at padding, so that every parameter has a gradient
-        rows, slots = keep.nonzero(as_tuple=True)
+        if valid is None or (self.training and people and not bool(valid.any())):
+            # Everybody; if nobody is valid, padding is looked at, so that every parameter has a gradient.
+            rows, slots = (torch.arange(n, device=loc.device) for n in (batch, people))
+            rows, slots = rows[:, None].expand(-1, people).flatten(), slots.expand(batch, -1).flatten()
+        else:
+            rows, slots = valid.nonzero(as_tuple=True)
         channels = torch.cat([images + 1.0, mask.detach()[:, None]], dim=1)  # outside is zero: black, nobody
         windows = cut_windows(channels[rows], loc[rows, slots], window_width[rows, slots],
                               window_height[rows, slots], config.window_size)
@@ -737,7 +758,7 @@ class HumanSceneNetwork(nn.Module):
 
         uv = loc + raw["refine"][..., :2] * window_width[..., None]
         depth = start_depth * raw["refine"][..., 2].exp()
-        ray = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1) @ torch.linalg.inv(K).transpose(1, 2)
+        ray = rays_through(uv, K)
         pose6d = heads.init_body_pose.view(JOINTS, 6).expand(batch, people, -1, -1)
         pose6d = torch.cat([pose6d[:, :, :BODY_JOINTS] + raw["pose6d"].unflatten(-1, (BODY_JOINTS, 6)),
                             pose6d[:, :, BODY_JOINTS:]], dim=2)

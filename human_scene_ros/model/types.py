@@ -50,7 +50,7 @@ class SceneTokens:
 
     def as_map(self, tokens: Tensor) -> Tensor:
         """(B, h * w, C) -> (B, C, h, w)."""
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.grid)
 
 
 @dataclasses.dataclass(frozen=True)

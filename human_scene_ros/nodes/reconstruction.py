@@ -39,6 +39,7 @@ class Reconstruction:
         weights: Name and short SHA-256, for the status.
         note: What the weights are worth.
         device: Where the network runs.
+        engine: What runs it.
         map: Grows with each estimate, without people.
         map_enabled: Whether it does.
         map_update_rate: Estimates per second of stamps that enter it, at most.
@@ -51,6 +52,7 @@ class Reconstruction:
     weights: str
     note: str
     device: str
+    engine: str
     map: VoxelMap
     map_enabled: bool = True
     map_update_rate: float = 5.0
@@ -66,14 +68,13 @@ class Reconstruction:
         """
         model = config.model
         stream = make_stream(model.preset, model.checkpoint or None, model.body or None, model.device, model.threads,
-                             stream_config(config))
+                             stream_config(config), model.engine)
         info, body = stream.weights, stream.body_model
         assert info is not None  # `make_stream` always loads weights
         parts = _NANO_PARTS if stream.network.config.body_head == "window" else _FULL_PARTS
         description = BodyDescription(body_model=body.name, is_smplx=body.is_smplx, valid_parts=parts,
                                       joint_set=config.bodies.joint_set, id_prefix=config.track.id_prefix)
-        device = next(stream.network.parameters()).device
-        return cls(stream, description, f"{info.name} {info.sha256[:12]}", info.note, str(device),
+        return cls(stream, description, f"{info.name} {info.sha256[:12]}", info.note, stream.device, stream.engine_name,
                    VoxelMap(map_config(config)), config.map.enabled, config.map.update_rate)
 
     def configure(self, config: ReconstructorConfig) -> None:

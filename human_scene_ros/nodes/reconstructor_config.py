@@ -17,6 +17,8 @@ class ModelConfig:
     checkpoint: str = option("", "Weights file (.safetensors); empty = the preset's shipped weights.")
     body: str = option("", "SMPL-X-layout body model (.npz); empty = the shipped open body.")
     device: str = option("auto", "torch device: auto, cpu, cuda or cuda:N.")
+    engine: Literal["auto", "torch", "onnx"] = option(
+        "auto", "What runs the network; auto = the faster of torch and onnxruntime where both can, by timing them.")
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "Arithmetic of the network; auto = float32.")
     reset_interval: int = option(0, "Frames after which the network's memory starts afresh; 0 = never.", low=0,
                                  high=1000000, dynamic=True)

@@ -296,7 +296,8 @@ class ReconstructorNode(LifecycleNode):
             self._report()
             return FAILURE
         self._health.configure_error = ""
-        self._health.weights, self._health.device = self._reconstruction.weights, self._reconstruction.device
+        self._health.weights = self._reconstruction.weights
+        self._health.device = f"{self._reconstruction.device} by {self._reconstruction.engine}"
         self.get_logger().info(f"configured in {time.monotonic() - begun:.1f} s: {self._health.weights} on "
                                f"{self._health.device}; {self._reconstruction.note}")
         return super().on_configure(state)

@@ -27,7 +27,7 @@ from human_scene_ros.body.model import BodyModel, standing_height
 from human_scene_ros.body.skeleton import HEAD
 from human_scene_ros.errors import ConfigError, ImageError
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.model.assembly import WorldChain, estimate_focal, step_in_chunks
+from human_scene_ros.model.assembly import RecurrentStep, WorldChain, estimate_focal, step_in_chunks
 from human_scene_ros.model.checkpoint import CheckpointInfo
 from human_scene_ros.model.network import PRODUCT_OUTPUTS, HumanSceneNetwork
 from human_scene_ros.model.preprocess import Placement, place, resize_and_crop, to_tensor
@@ -149,14 +149,16 @@ class HumanSceneStream:
         body_model: What turns parameters into joints.
         config: How to run.
         weights: What `load_network` said about the weights; None for a network made by hand.
+        engine: Runs the network's step in its place (`runtime.onnx_engine`); None: the network itself.
 
     Raises:
         ConfigError: The configuration asks for what the network does not have.
     """
 
     def __init__(self, network: HumanSceneNetwork, body_model: BodyModel, config: StreamConfig | None = None,
-                 weights: CheckpointInfo | None = None) -> None:
+                 weights: CheckpointInfo | None = None, engine: RecurrentStep | None = None) -> None:
         self.network = network
+        self.engine: RecurrentStep = network if engine is None else engine
         self.body_model = body_model
         self.weights = weights
         self._device = next(network.parameters()).device
@@ -178,6 +180,16 @@ class HumanSceneStream:
         self._tracker = Tracker(self.body_model, dataclasses.replace(config.track, birth_score=birth_score),
                                 config.smoothing)
         self._odometry = KeyframeOdometry(config.odometry)
+
+    @property
+    def device(self) -> str:
+        """Where the network runs, torch's name."""
+        return str(self._device)
+
+    @property
+    def engine_name(self) -> str:
+        """What runs the network: "torch" or "onnx"."""
+        return "torch" if self.engine is self.network else "onnx"
 
     @property
     def segment(self) -> int:
@@ -277,7 +289,7 @@ class HumanSceneStream:
         mixed = torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
         with torch.inference_mode(), mixed:
             output, T_world_camera, state, chain = step_in_chunks(
-                self.network, tensor, memory.network, memory.chain, reset_interval=self.config.reset_interval,
+                self.engine, tensor, memory.network, memory.chain, reset_interval=self.config.reset_interval,
                 camera_K=None if given is None else given.K, outputs=PRODUCT_OUTPUTS)
         if not bool(torch.isfinite(state.tokens).all()):
             # One poisoned frame must not poison all later ones.
