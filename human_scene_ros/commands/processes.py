@@ -62,8 +62,17 @@ class NodeProcesses:
                 with contextlib.suppress(ValueError):
                     signal.signal(number, handler)
 
-    def start(self, name: str, parameters: Mapping[str, Any], *, use_sim_time: bool = False) -> None:
-        """Start `human_scene_ros.nodes.<name>` with parameters from a file of this run."""
+    def start(self, name: str, parameters: Mapping[str, Any], *, use_sim_time: bool = False, node: str = "",
+              namespace: str = "") -> None:
+        """Start `human_scene_ros.nodes.<node>` with parameters from a file of this run.
+
+        Args:
+            name: Of the process here and of its log.
+            parameters: Of the node.
+            use_sim_time: Follow /clock.
+            node: Module; "" = `name`.
+            namespace: Of the node; "" = none.
+        """
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()}
         if use_sim_time:
             values["use_sim_time"] = True
@@ -74,8 +83,8 @@ class NodeProcesses:
         environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         with self._log(name).open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-c", f"from human_scene_ros.nodes.{name} import main; main()", "--ros-args",
-                 "--params-file", str(file)],
+                [sys.executable, "-c", f"from human_scene_ros.nodes.{node or name} import main; main()", "--ros-args",
+                 "--params-file", str(file), *(["-r", f"__ns:=/{namespace}"] if namespace else [])],
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
                 start_new_session=True)
 

@@ -53,6 +53,7 @@ from human_scene_ros.srv import CalibrateExtrinsics, MergeIds
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 POLL_PERIOD_S = 0.02
+STATUS_PERIOD_S = 0.05
 Set = SyncedSet[CameraBodies]
 
 
@@ -75,6 +76,7 @@ class FusionNode(LifecycleNode):
         self._waiting: collections.deque[tuple[float, Set]] = collections.deque()  # for /tf, until when
         self._segment: int | None = None
         self._newest_ns = 0
+        self._status_s = 0.0  # when the last status was sent
         self._output_due = Throttle()
         self._calibrating: Future | None = None
         self._body_subscriptions: list[Any] = []
@@ -140,6 +142,8 @@ class FusionNode(LifecycleNode):
         if self.config.output_rate == 0.0 or self._output_due.due(moment.stamp_ns, self.config.output_rate):
             self._publish(moment, fused, [name for name in frames if poses[name] is not None], latency_s)
         self._health.fused(len(frames), len(fused.people), latency_s, step_s, fused.frame.stage_ms)
+        if time.monotonic() - self._status_s > STATUS_PERIOD_S:  # a player without a clock waits for the counters
+            self._publish_status()
 
     def _publish(self, moment: Set, fused: FusedSet, used: list[str], latency_s: float) -> None:
         assert self._people is not None
@@ -329,30 +333,44 @@ class FusionNode(LifecycleNode):
                 drifted=agreement.residual_m > self.config.extrinsics.drift_warn))
         return places
 
+    def _silences(self) -> dict[str, str]:
+        """Camera -> since when and on which topic it is silent, "" while it is not."""
+        return {name: "" if camera.alive or self._sync is None else self._silence(name)
+                for name, camera in self._health.cameras.items()}
+
+    def _problems(self) -> dict[str, str]:
+        """Camera -> why its pose is unknown, "" if it is known."""
+        return self._rig.problems if self._rig is not None else dict.fromkeys(self.cameras, "not configured")
+
+    def _publish_status(self) -> Any:
+        self._status_s = time.monotonic()
+        health, silences = self._health, self._silences()
+        texts = [t for t in (health.configure_error, *silences.values(), *health.notes.worst()[1]) if t]
+        texts += [f"{name}: {text}" for name, text in self._problems().items()
+                  if text and self._sync is not None and not silences[name]]
+        report = health.status(health.state(self._people is not None), self._sync_counters(), texts)
+        self._status_publisher.publish(convert.fill(SceneStatus(), message_fields.scene_status_fields(
+            self.get_clock().now().nanoseconds, self.config.world_frame, report)))
+        return report
+
+    def _sync_counters(self) -> SyncCounters:
+        return self._counters if self._sync is None else self._sync.counters
+
     def _report(self) -> None:
         """Status, extrinsics and diagnostics, on a steady timer."""
         now_ns, health = self.get_clock().now().nanoseconds, self._health
-        active = self._sync is not None
-        counters = self._sync.counters if self._sync is not None else self._counters
-        silence = {name: self._silence(name) if active and not camera.alive else ""
-                   for name, camera in health.cameras.items()}
         places = self._places()
         for place in places:
             text = f"camera {place.camera_name} does not stand where its pose says (bumped?)"
             if place.drifted and health.notes.add(f"drift {place.camera_name}", Level.WARN, text):
                 self.get_logger().warning(f"{text}: rays miss by {place.rms_residual_m:.2f} m")
-        problems = self._rig.problems if self._rig is not None else dict.fromkeys(self.cameras, "not configured")
-        _, notes = health.notes.worst()
-        texts = [t for t in (health.configure_error, *silence.values(), *notes) if t]
-        texts += [f"{name}: {text}" for name, text in problems.items() if text and active and not silence[name]]
-        status = health.status(health.state(self._people is not None), counters, texts)
-        self._status_publisher.publish(convert.fill(SceneStatus(), message_fields.scene_status_fields(
-            now_ns, self.config.world_frame, status)))
+        report = self._publish_status()
         self._extrinsics_publisher.publish(convert.fill(CameraExtrinsicsArray(), fusion_fields.extrinsics_array_fields(
             self._newest_ns or now_ns, self.config.world_frame, places)))
         late = {name: self._sync.late_frames(name) for name in self.cameras} if self._sync is not None else {}
         self._diagnostics_publisher.publish(convert.to_diagnostics(now_ns, health.reports(
-            status, counters, places, problems, late, silence, self.config.extrinsics.offset_warn)))
+            report, self._sync_counters(), places, self._problems(), late, self._silences(),
+            self.config.extrinsics.offset_warn)))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
-from human_scene_ros.msg import SceneStatus, SmplxBodyArray
+from human_scene_ros.msg import FusedPersonArray, SceneStatus, SmplxBodyArray
 from human_scene_ros.nodes import qos
 from human_scene_ros.sources.bag_reader import header_stamp_ns
 
@@ -37,6 +37,8 @@ class Observer:
         self._images_s: dict[int, float] = {}
         self._bodies = self._images = 0
         self._first_image_s = self._last_bodies_s = 0.0
+        self._people = 0
+        self._first_people_s = self._last_people_s = 0.0
         self._stop = threading.Event()
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=domain_id)
@@ -65,6 +67,10 @@ class Observer:
         """Count body arrays and time them against their images."""
         self._node.create_subscription(SmplxBodyArray, topic, self._on_bodies, qos.reliable(_QUEUE), raw=True)
 
+    def watch_people(self, topic: str) -> None:
+        """Count the people arrays of a fusion node."""
+        self._node.create_subscription(FusedPersonArray, topic, self._on_people, qos.reliable(_QUEUE), raw=True)
+
     def watch_images(self, topic: str) -> None:
         """Note when each image arrives. A player that waits for subscribers counts this one."""
         self._node.create_subscription(Image, topic, self._on_image, qos.reliable(_QUEUE), raw=True)
@@ -84,6 +90,16 @@ class Observer:
         return self._bodies
 
     @property
+    def people(self) -> int:
+        """People arrays seen."""
+        return self._people
+
+    @property
+    def fusing_s(self) -> float:
+        """Seconds from the first people array to the last."""
+        return self._last_people_s - self._first_people_s
+
+    @property
     def busy_s(self) -> float:
         """Seconds from the first image to the last body array."""
         return max(0.0, self._last_bodies_s - self._first_image_s)
@@ -97,6 +113,11 @@ class Observer:
             self._images += 1
             self._first_image_s = self._first_image_s or now_s
             self._images_s[header_stamp_ns(data)] = now_s
+
+    def _on_people(self, data: Any) -> None:
+        self._people += 1
+        self._last_people_s = time.monotonic()
+        self._first_people_s = self._first_people_s or self._last_people_s
 
     def _on_bodies(self, data: Any) -> None:
         now_s = time.monotonic()

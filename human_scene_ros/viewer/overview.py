@@ -150,8 +150,8 @@ def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
     """The picture, (1080, 1920, 3) RGB."""
     page = Image.new("RGB", (WIDTH, HEIGHT), _PAGE)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, 36), overview.title, _INK, _font(34), anchor="lt")
-    draw.text((WIDTH - _MARGIN, 46), overview.subtitle, _SOFT, _font(19), anchor="rt")
+    draw.text((_MARGIN, 36), overview.title, _INK, font(34), anchor="lt")
+    draw.text((WIDTH - _MARGIN, 46), overview.subtitle, _SOFT, font(19), anchor="rt")
 
     body_height = HEIGHT - _HEAD - _FOOT
     moment = overview.moment
@@ -163,13 +163,13 @@ def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
         panel_height = (body_height - _GAP) // 2 - _LABEL
         fitted = _fit(width, height, _LEFT - _BAR, panel_height)
         second = (_MARGIN, _HEAD + _LABEL + panel_height + _GAP)
-    _panel(page, (_MARGIN, _HEAD), "Input and projected bodies", _people_panel(moment, body_model, fitted))
+    _panel(page, (_MARGIN, _HEAD), "Input and projected bodies", people_panel(moment, body_model, fitted))
     _panel(page, second, "Depth", _depth_panel(moment, fitted))
 
     left = second[0] + fitted[0] + _BAR + _GAP
     size = (WIDTH - _MARGIN - left, body_height - _LABEL)
     draw.text((left, _HEAD), "Scene from outside: map without people, camera path, people and where they went", _SOFT,
-              _font(19), anchor="lt")
+              font(19), anchor="lt")
     view, legend = _scene_view(overview, body_model, *size)
     page.paste(view, (left, _HEAD + _LABEL))
     _legend(draw, legend, (left + 18, _HEAD + _LABEL + 18))
@@ -179,7 +179,7 @@ def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
 
 # --- the page ----------------------------------------------------------------------------------------------------
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     try:
         return ImageFont.load_default(size)
     except TypeError:  # Pillow before 10.1 has one small bitmap font
@@ -188,17 +188,17 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _panel(page: Image.Image, corner: tuple[int, int], label: str, picture: Image8) -> None:
     """A labelled picture; both panels on the left begin at the same column, so that they can be compared."""
-    ImageDraw.Draw(page).text(corner, label, _SOFT, _font(19), anchor="lt")
+    ImageDraw.Draw(page).text(corner, label, _SOFT, font(19), anchor="lt")
     page.paste(Image.fromarray(picture), (corner[0], corner[1] + _LABEL))
 
 
 def _facts(draw: ImageDraw.ImageDraw, facts: Mapping[str, str]) -> None:
     x, y = _MARGIN, HEIGHT - _FOOT + 38
     for label, value in facts.items():
-        draw.text((x, y), label, _SOFT, _font(19), anchor="ls")
-        x += int(draw.textlength(label, _font(19))) + 8
-        draw.text((x, y), value, _INK, _font(19), anchor="ls")
-        x += int(draw.textlength(value, _font(19))) + 34
+        draw.text((x, y), label, _SOFT, font(19), anchor="ls")
+        x += int(draw.textlength(label, font(19))) + 8
+        draw.text((x, y), value, _INK, font(19), anchor="ls")
+        x += int(draw.textlength(value, font(19))) + 34
 
 
 def _legend(draw: ImageDraw.ImageDraw, entries: Sequence[tuple[str, Color, bool]], corner: tuple[int, int]) -> None:
@@ -207,7 +207,7 @@ def _legend(draw: ImageDraw.ImageDraw, entries: Sequence[tuple[str, Color, bool]
         rgb = tuple(round(255 * c) for c in color)
         for start in (0, 14) if dashed else (0,):
             draw.line((x + start, y + 9, x + start + (9 if dashed else 24), y + 9), fill=rgb, width=4)
-        draw.text((x + 34, y), text, _SOFT, _font(17), anchor="lt")
+        draw.text((x + 34, y), text, _SOFT, font(17), anchor="lt")
         y += 26
 
 
@@ -218,7 +218,7 @@ def _fit(width: int, height: int, box_width: int, box_height: int) -> tuple[int,
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _people_panel(moment: Moment, body_model: BodyModel, size: tuple[int, int]) -> Image8:
+def people_panel(moment: Moment, body_model: BodyModel, size: tuple[int, int]) -> Image8:
     """The input with translucent bodies and their skeletons, far people first."""
     camera = moment.camera.resized(*size)
     image = cv2.resize(moment.image, size, interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255.0
@@ -278,7 +278,7 @@ def _depth_panel(moment: Moment, size: tuple[int, int]) -> Image8:
     for value in _ticks(low, high):
         y = end + (value - low) / (high - low) * (len(ramp) - 1)
         pen.line((column + thick, y, column + thick + 5, y), fill=_SOFT)
-        pen.text((column + thick + 9, y), f"{value:g} m", _SOFT, _font(16), anchor="lm")
+        pen.text((column + thick + 9, y), f"{value:g} m", _SOFT, font(16), anchor="lm")
     return np.asarray(picture)
 
 
@@ -325,7 +325,7 @@ def _scene_view(overview: Overview, body_model: BodyModel, width: int,
     if overview.true_path is not None:
         legend.append(("true camera path", _TRUTH_COLOR, True))
     picture = Image.fromarray(canvas.to_image(_SCALE_3D))
-    ImageDraw.Draw(picture).text((width - 16, height - 14), "grid 1 m", _SOFT, _font(17), anchor="rb")
+    ImageDraw.Draw(picture).text((width - 16, height - 14), "grid 1 m", _SOFT, font(17), anchor="rb")
     return picture, legend
 
 
