@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.evaluation import metrics
-from human_scene_ros.evaluation.matching import pair_association
-from human_scene_ros.evaluation.tracking import TrackingAccumulator
+from human_scene_ros.commands.fusion_scores import RigScores
 from human_scene_ros.fusion.fusion import Fusion, FusionConfig
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.rotations import matrices_from_rotvecs
@@ -30,10 +28,6 @@ from human_scene_ros.synthetic.multiview import (
 )
 
 Array = NDArray[np.float64]
-
-RECOVERY_M = 0.75
-"""A person's fused body is the nearest published one within this distance of the pelvis."""
-
 
 class BenchSkeleton(Skeleton):
     """The 24-joint skeleton of the benchmark: betas scale groups of bones."""
@@ -131,49 +125,16 @@ def run_clip(clip: MultiviewClip, config: FusionConfig | None = None, repeat: in
 
 def score(clip: MultiviewClip, results: list[FusedFrame]) -> dict[str, Any]:
     """Accuracy of the steps' results against the truth of the clip."""
-    P, T = clip.truth.shape[:2]
-    counts = np.zeros(4)
-    tracking = TrackingAccumulator(0.5)
-    fused = np.full(clip.truth.shape, np.nan)
-    bounds = np.searchsorted(clip.frame, np.arange(T + 1))
-    shown = 0
+    scores = RigScores(clip.truth)
+    bounds = np.searchsorted(clip.frame, np.arange(clip.truth.shape[1] + 1))
     for k, result in enumerate(results):
         rows = slice(bounds[k], bounds[k + 1])
-        counts += pair_association(result.detection_person, clip.person[rows], clip.view[rows]).counts
-        people = result.people
-        tracking.add(np.arange(P), clip.truth[:, k, 0], people.person_id, people.joints_world[:, 0])
-        if not len(people):
-            continue
-        shown += P > 0
-        distance = np.linalg.norm(clip.truth[:, k, None, 0] - people.joints_world[None, :, 0], axis=2)
-        nearest = distance.argmin(axis=1)
-        found = distance[np.arange(P), nearest] < RECOVERY_M
-        fused[found, k] = people.joints_world[nearest[found]]
-    mot = tracking.result()
-    wa = [_wa(fused[p], clip.truth[p]) for p in range(P)]
-    single = _single_view_joints(clip)
-    wa_single = [_wa(single[v, p], clip.truth[p]) for v in range(len(single)) for p in range(P)]
-    covered = np.isfinite(fused[:, :, 0, 0])
-    return {
-        "assoc_precision": counts[0] / counts[1] if counts[1] else float("nan"),
-        "assoc_recall": counts[0] / counts[2] if counts[2] else float("nan"),
-        "idf1": mot.idf1, "mota": mot.mota, "id_switches": mot.switches,
-        "wa_mpjpe_single_mm": metrics.nanmean(wa_single), "wa_mpjpe_fused_mm": metrics.nanmean(wa),
-        "mpjpe_abs_single_mm": 1e3 * metrics.nanmean(np.linalg.norm(single - clip.truth[None], axis=-1)),
-        "mpjpe_abs_fused_mm": 1e3 * metrics.nanmean(np.linalg.norm(fused - clip.truth, axis=-1)),
-        "head_mm": 1e3 * metrics.nanmean(np.linalg.norm((fused - clip.truth)[:, :, HEAD], axis=-1)),
-        "coverage": float(covered.mean()) if covered.size else float("nan"),
-        "frames_with_people": shown,
-    }
+        scores.add_associations(result.detection_person, clip.person[rows], clip.view[rows])
+        scores.add_people(k, result.people.person_id, result.people.joints_world)
+    return scores.result(single_view_joints(clip), HEAD)
 
 
-def _wa(ours: Array, truth: Array) -> float:
-    """WA-MPJPE over chunks of 100 of the frames in which there is an estimate."""
-    known = np.isfinite(ours).all(axis=(1, 2))
-    return metrics.nanmean(metrics.wa_mpjpe_mm(ours[known], truth[known])) if known.sum() >= 2 else float("nan")
-
-
-def _single_view_joints(clip: MultiviewClip) -> Array:
+def single_view_joints(clip: MultiviewClip) -> Array:
     """(V, P, T, 24, 3) what each view alone says, in the world of the given extrinsics; NaN where unseen."""
     skeleton = BenchSkeleton(clip.parents, clip.bones)
     rows = np.flatnonzero(clip.person >= 0)
