@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     synthetic.add_argument("--worlds", type=int, default=10, help="number of worlds (default 10)")
     synthetic.add_argument("--frames", type=int, default=30, help="frames of each world (default 30)")
     synthetic.add_argument("--size", default="320x240", help="size of the rendered images (default 320x240)")
-    synthetic.add_argument("--suite", choices=("rooms", "varied"), default="rooms",
-                           help="rooms: everyday scenes indoors (default); varied: everything that training draws from")
+    synthetic.add_argument("--suite", choices=("rooms", "varied", "indoor", "outdoor", "crowd"), default="rooms",
+                           help="rooms: everyday scenes indoors (default); varied: everything that training draws "
+                                "from; the others: worlds like those of the test set, from --seed")
     synthetic.add_argument("--no-intrinsics", action="store_true", help="hide the focal length from the stream")
     synthetic.add_argument("--preset", default="nano", help="network preset (default nano)")
     synthetic.add_argument("--checkpoint", type=Path, help="weights (default: those that ship with the preset)")

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 from human_scene_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from human_scene_ros.synthetic.world import SyntheticWorld
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from human_scene_ros.sources.message_fields import FrameTruth
+    from human_scene_ros.synthetic.world import SyntheticFrame, SyntheticWorld
 
 CAMERA_TOPIC, CAMERA_FRAME, WORLD_FRAME = "/camera/image", "camera_optical", "gt_world"
 RECORDING_START_NS = 1_000_000_000_000
@@ -51,6 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=float, default=15.0, help="frames per second of the recording (default 15)"
     )
+    parser.add_argument(
+        "--suite", default="", metavar="NAME", help="write the recordings of the test set: indoor, outdoor, crowd, "
+        "multicamera, long or all; what is there already stays"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -67,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.cameras and not arguments.bag:
         raise ConfigError("--cameras makes a recording: add --bag")
     write = _write_rig if arguments.cameras else _write_recording if arguments.bag else _write_clips
+    if arguments.suite:
+        from human_scene_ros.commands.synthesize_suite import write_suites as write
     result = write(arguments)
     if arguments.json:
         print(json.dumps(result))
@@ -226,12 +236,7 @@ def write_recording(
             stamp_ns = start_ns + frame.stamp_ns
             half = depth_step // 2
             depth_m = frame.depth_m[half::depth_step, half::depth_step] if index % depth_every == 0 else None
-            # People behind the camera have no place in the truth of a picture.
-            people = tuple(
-                fields_of.TruePerson(
-                    p.person_id, p.parameters, p.joints_camera, p.head_visible, p.visible_fraction, p.bbox_px)
-                for p in frame.people if p.joints_camera[:, 2].min() > 0.05)
-            truth = fields_of.FrameTruth(stamp_ns, frame.camera, frame.T_world_camera, people, depth_m)
+            truth = truth_of(frame, stamp_ns, depth_m)
             writer.write_camera(
                 CAMERA_TOPIC, frame.image, frame.camera, stamp_ns, CAMERA_FRAME, quality=quality
             )
@@ -246,3 +251,13 @@ def write_recording(
             )
             writer.write_truth(truth, camera_frame=CAMERA_FRAME, world_frame=WORLD_FRAME)
             on_frame()
+
+
+def truth_of(frame: SyntheticFrame, stamp_ns: int, depth_m: NDArray[np.float32] | None) -> FrameTruth:
+    """The truth of a rendered frame as recordings hold it; people behind the camera have no place in it."""
+    from human_scene_ros.sources.message_fields import FrameTruth, TruePerson
+
+    people = tuple(
+        TruePerson(p.person_id, p.parameters, p.joints_camera, p.head_visible, p.visible_fraction, p.bbox_px)
+        for p in frame.people if p.joints_camera[:, 2].min() > 0.05)
+    return FrameTruth(stamp_ns, frame.camera, frame.T_world_camera, people, depth_m)

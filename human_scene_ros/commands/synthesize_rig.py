@@ -1,7 +1,8 @@
 """A recording of several cameras in one synthetic room: images, calibration, poses, and the truth of everybody.
 
 Topics: `/camera_0/image/compressed`, `/camera_0/camera_info` and so on, `/tf_static` with `map` -> optical frames,
-`/gt/people` (FusedPersonArray, in `map`). One camera may be silent for a while.
+`/gt/people` (FusedPersonArray, in `map`), and on request the truth of each image, `/gt/camera_0/bodies` and so on.
+One camera may be silent for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from human_scene_ros.body.convert import transformed
 from human_scene_ros.body.model import load_body_model, pose_joints
+from human_scene_ros.commands.synthesize import truth_of
 from human_scene_ros.scene import BodyEstimate, TrackState
 from human_scene_ros.sources import fusion_fields, message_fields
 from human_scene_ros.sources.bag_writer import SceneBagWriter
@@ -52,7 +54,7 @@ def camera_name(index: int) -> str:
 
 
 def write_rig_recording(folder: Path, seed: int, config: WorldConfig, cameras: int, *, outage: Outage | None = None,
-                        quality: int = 80, overwrite: bool = False,
+                        quality: int = 80, overwrite: bool = False, image_truth: bool = False,
                         on_frame: Callable[[], object] = lambda: None) -> None:
     """Render and write.
 
@@ -64,6 +66,7 @@ def write_rig_recording(folder: Path, seed: int, config: WorldConfig, cameras: i
         outage: A camera that dies and returns.
         quality: Of the JPEG images.
         overwrite: Replace a recording that is there already.
+        image_truth: Write the truth of every image too: bodies, pose and depth, for `evaluate bag`.
         on_frame: Called after each moment.
 
     Raises:
@@ -86,6 +89,9 @@ def write_rig_recording(folder: Path, seed: int, config: WorldConfig, cameras: i
                 if outage is None or not outage.hides(k, frame.stamp_ns * 1e-9):
                     writer.write_camera(f"/{camera_name(k)}/image", frame.image, frame.camera, stamp_ns,
                                         f"{camera_name(k)}_optical", quality=quality)
+                    if image_truth:
+                        writer.write_truth(truth_of(frame, stamp_ns, frame.depth_m), camera=camera_name(k),
+                                           camera_frame=f"{camera_name(k)}_optical", world_frame=WORLD_FRAME)
             writer.write(TRUTH_TOPIC, fusion_fields.FUSED_ARRAY, fusion_fields.fused_array_fields(
                 stamp_ns, WORLD_FRAME, 0, [camera_name(k) for k in range(cameras)], [], 0.0, 0.0, people, description),
                 stamp_ns)

@@ -105,11 +105,15 @@ class WorldConfig:
 
 # What evaluations draw from. "rooms": a furnished room, up to three people, everyday motions, a usual lens.
 # "varied": all that training randomises - other places, crowds, free limb poses, empty worlds full of things
-# that look like people.
+# that look like people. The others are the worlds of the test set (`testset.py`) from any seed.
 SUITES: dict[str, WorldConfig] = {
     "rooms": WorldConfig(place="room", max_people=3, empty_fraction=0.07, fov_deg=(50.0, 80.0),
                          motions=("walk", "stand", "turn", "sit", "reach", "wave")),
     "varied": WorldConfig(),
+    "indoor": WorldConfig(place="room", max_people=3, empty_fraction=0.0, fov_deg=(50.0, 80.0),
+                          motions=("walk", "stand", "turn", "sit", "reach", "wave")),
+    "outdoor": WorldConfig(place="outdoor", max_people=4, empty_fraction=0.0, fov_deg=(50.0, 80.0)),
+    "crowd": WorldConfig(place="hall", min_people=5, min_walkers=3, empty_fraction=0.0, fov_deg=(50.0, 80.0)),
 }
 
 
