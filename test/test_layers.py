@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "datasets": _SCENE | {"datasets", "sources"},
     "training": _SCENE | {"training", "model", "synthetic", "evaluation", "datasets"},
     "viewer": _SCENE | {"viewer", "evaluation"},
-    "report": {"report"},
+    "report": SHARED | {"report"},
     "nodes": _SCENE | {"nodes", "model", "runtime", "fusion", "mapping", "sources"},
 }
 EVERYTHING = SHARED | set(MAY_IMPORT) | {"commands", "cli"}

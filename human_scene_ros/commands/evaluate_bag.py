@@ -148,8 +148,9 @@ def _recordings(paths: list[str]) -> list[Path]:
         path = Path(text)
         if not path.exists():
             raise SourceError(f"{path} does not exist; expected a rosbag2 folder, .mcap, .db3 or a folder of these")
-        inside = sorted(p for p in path.iterdir() if is_recording(p)) if path.is_dir() and not is_recording(path) else [
-            path]
+        # Hidden folders are recordings that somebody is still writing.
+        inside = [path] if is_recording(path) or path.is_file() else sorted(
+            p for p in path.iterdir() if is_recording(p) and not p.name.startswith("."))
         if not inside:
             raise SourceError(f"{path} holds no recording")
         if not is_recording(inside[0]):
@@ -213,7 +214,10 @@ def _run_all(jobs: list[EvaluationJob], folders: dict[str, Path], weights: dict[
     if not jobs:
         return failures
     local = not arguments.cluster
-    total = sum(_frames(job) for job in jobs) if local else len(jobs)
+    frames = {job.name: _frames(job) for job in jobs}
+    # The longest first: the others then fill the other workers.
+    jobs = sorted(jobs, key=lambda job: -frames[job.name])
+    total = sum(frames.values()) if local else len(jobs)
     lock = threading.Lock()
     with tqdm(total=total, unit="frame" if local else "sequence", desc="evaluate", file=sys.stderr,
               disable=True if arguments.json else None) as bar:

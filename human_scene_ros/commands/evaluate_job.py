@@ -168,10 +168,23 @@ def evaluate_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], object
     weights = None if info is None else {"name": info.name, "sha256": info.sha256, "note": info.note}
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return write_sequence(folder, job.name, result, {
-        "path": job.path, "image": job.image, "rejected": len(rejected), "dropped": 0,
-        "last_rejection": rejected[-1] if rejected else None,
+        "path": job.path, "image": job.image, "dataset": dataset_of(Path(job.path)), "dropped": 0,
+        "rejected": len(rejected), "last_rejection": rejected[-1] if rejected else None,
         "system": {"fps": evaluation.frame_count / wall_s, "wall_s": wall_s, "cpu_s": cpu_s, "peak_rss_mib": peak_mib},
         "pictures": keeper.write(folder), "origin": provenance(dataclasses.asdict(job), weights)})
+
+
+def dataset_of(recording: Path) -> str | None:
+    """The data set that the recording was made from, by its manifest.yaml; None without one."""
+    import yaml
+
+    from human_scene_ros.sources.bag_writer import MANIFEST
+
+    try:
+        content = yaml.safe_load((recording / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+    return str(content["dataset"]) if isinstance(content, dict) and "dataset" in content else None
 
 
 class PictureKeeper:

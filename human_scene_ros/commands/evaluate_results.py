@@ -143,6 +143,7 @@ def _true_poses(arguments: argparse.Namespace) -> tuple[Any, Any]:
 # --- people ------------------------------------------------------------------------------------------------------
 
 def _people(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str, Any]:
+    from human_scene_ros.commands.evaluate_job import dataset_of
     from human_scene_ros.evaluation.sequence import EvaluationConfig, SequenceEvaluation
 
     config = EvaluationConfig(matching=arguments.matching, chunk=arguments.chunk)
@@ -155,7 +156,8 @@ def _people(arguments: argparse.Namespace, name: str, folder: Path) -> dict[str,
         estimates, latencies_ms = recorded_estimates(arguments.file, arguments.node)
     pictures = compare_with_truth(evaluation, estimates, latencies_ms, arguments.truth, arguments.image, folder)
     result = evaluation.finish()
-    content = output.write_sequence(folder, name, result, {"path": str(arguments.file), "pictures": pictures})
+    content = output.write_sequence(folder, name, result, {
+        "path": str(arguments.file), "dataset": dataset_of(arguments.truth), "pictures": pictures})
     return output.located(content, folder, arguments.out)
 
 

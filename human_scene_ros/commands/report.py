@@ -1,4 +1,8 @@
-"""`human-scene report METRICS.json... --out report.html`: one self-contained page of what was measured."""
+"""`human-scene report METRICS.json... --out report.html`: one self-contained page of what was measured.
+
+With `--readme FILE` the block between two marks of a Markdown file is written anew from the same numbers, so that
+nobody types them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("metrics", type=Path, nargs="+",
                         help="metrics.json of `human-scene evaluate`, or its folder; NAME=PATH gives it a name")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default report.html)")
+    parser.add_argument("--readme", type=Path, metavar="FILE",
+                        help="also write the block between the marks of this Markdown file")
     parser.add_argument("--title", default="How good is it?", help="of the page")
 
 
@@ -33,6 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise SourceError(f"cannot write {arguments.out}: {error.strerror}") from error
     print(f"{arguments.out} ({len(page) / 1e6:.1f} MB)")
+    if arguments.readme is not None:
+        from human_scene_ros.report.markdown import numbers_block, replace_block
+
+        try:
+            before = arguments.readme.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SourceError(f"cannot read {arguments.readme}: {error.strerror}") from error
+        after = replace_block(before, numbers_block(evaluations), str(arguments.readme))
+        arguments.readme.write_text(after, encoding="utf-8")
+        print(f"{arguments.readme}: {'unchanged' if after == before else 'numbers written'}")
     return 0
 
 
