@@ -1,4 +1,4 @@
-"""The `human-scene` command: one module of `human_scene_ros.commands` per subcommand, imported on use."""
+"""The `human-scene` command: one module of `human_scene_ros.commands` per subcommand (- becomes _), imported on use."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import importlib
 import logging
 import sys
+from typing import Any
 
 from human_scene_ros import __version__
 from human_scene_ros.errors import HumanSceneError
 
 COMMANDS = {
     "demo": "play a recording through the real ROS 2 nodes and make results and a picture",
+    "demo-multi": "the same with several cameras and their fusion",
     "run": "video, folder, camera index or bag -> results, without ROS",
     "evaluate": "measure errors against a truth",
     "report": "make a page of what was measured",
@@ -32,8 +34,12 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, help_text in COMMANDS.items():
         sub = subparsers.add_parser(name, help=help_text, description=help_text)
         if only == name:
-            importlib.import_module(f"human_scene_ros.commands.{name}").add_arguments(sub)
+            _module(name).add_arguments(sub)
     return parser
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"human_scene_ros.commands.{command.replace('-', '_')}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser(chosen).parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING,
                         format="%(levelname)s %(name)s: %(message)s")
-    module = importlib.import_module(f"human_scene_ros.commands.{arguments.command}")
+    module = _module(arguments.command)
     try:
         return int(module.run(arguments) or 0)
     except HumanSceneError as error:

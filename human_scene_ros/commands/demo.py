@@ -81,10 +81,7 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
         CheckpointError: The weights are missing or damaged.
         ProcessError: A node died or stalled; the text holds its last lines.
     """
-    for module in ("rclpy", "human_scene_ros.msg"):
-        if importlib.util.find_spec(module) is None:
-            raise ProcessError(f"{module} is not importable: run 'make demo', or './env.sh human-scene demo' after "
-                               "'make env' (on a robot: after sourcing its ROS workspace)")
+    require_ros()
     from human_scene_ros.model.checkpoint import describe_weights
 
     source = arguments.input or str(shipped_recording())
@@ -93,7 +90,7 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
     say(f"input    {plan['name']}: {plan['frames'] or 'unknown number of'} frames"
         + (", with truth" if plan["has_truth"] else ""))
     say(f"weights  {weights.name} {weights.sha256[:12]}: {weights.note or 'no note on what they are worth'}")
-    out = _prepared(arguments.out)
+    out = prepared(arguments.out)
 
     with free_domain() as domain_id, NodeProcesses(domain_id, out / "log") as processes:
         from human_scene_ros.nodes.observer import Observer
@@ -116,24 +113,35 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
     return summary
 
 
-def shipped_recording() -> Path:
-    """The recording of the package: in the checkout, else where it was installed.
+def require_ros() -> None:
+    """Raise `ProcessError` with what to do if there is no ROS here, or our messages are not built."""
+    for module in ("rclpy", "human_scene_ros.msg"):
+        if importlib.util.find_spec(module) is None:
+            raise ProcessError(f"{module} is not importable: run 'make demo', or './env.sh human-scene demo' after "
+                               "'make env' (on a robot: after sourcing its ROS workspace)")
+
+
+def shipped_recording(name: str = "recording") -> Path:
+    """A recording of the package: in the checkout, else where it was installed.
+
+    Args:
+        name: "recording" (one camera) or "recording_multi".
 
     Raises:
         SourceError: This installation has none.
     """
-    candidates = [Path(__file__).resolve().parents[2] / "demo" / "recording",
-                  Path(sys.prefix) / "share" / "human_scene_ros" / "demo" / "recording"]
+    candidates = [Path(__file__).resolve().parents[2] / "demo" / name,
+                  Path(sys.prefix) / "share" / "human_scene_ros" / "demo" / name]
     if importlib.util.find_spec("ament_index_python") is not None:
         from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
         with contextlib.suppress(PackageNotFoundError):
-            candidates.append(Path(get_package_share_directory("human_scene_ros")) / "demo" / "recording")
+            candidates.append(Path(get_package_share_directory("human_scene_ros")) / "demo" / name)
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
     raise SourceError(f"the demo recording is not here (looked at {', '.join(map(str, candidates))}); give a video or "
-                      "recording of your own: human-scene demo INPUT")
+                      "recording of your own")
 
 
 # --- before ------------------------------------------------------------------------------------------------------
@@ -150,7 +158,7 @@ def _look_at(source: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 "info": getattr(opened, "info_topic", None)}
 
 
-def _prepared(out: Path) -> Path:
+def prepared(out: Path) -> Path:
     """The output folder without the results of an earlier run; anything else in it stays.
 
     Raises:

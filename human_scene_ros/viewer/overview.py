@@ -173,7 +173,7 @@ def draw_overview(overview: Overview, body_model: BodyModel) -> Image8:
     view, legend = _scene_view(overview, body_model, *size)
     page.paste(view, (left, _HEAD + _LABEL))
     _legend(draw, legend, (left + 18, _HEAD + _LABEL + 18))
-    _facts(draw, overview.facts)
+    facts_line(draw, overview.facts)
     return np.asarray(page)
 
 
@@ -192,7 +192,7 @@ def _panel(page: Image.Image, corner: tuple[int, int], label: str, picture: Imag
     page.paste(Image.fromarray(picture), (corner[0], corner[1] + _LABEL))
 
 
-def _facts(draw: ImageDraw.ImageDraw, facts: Mapping[str, str]) -> None:
+def facts_line(draw: ImageDraw.ImageDraw, facts: Mapping[str, str]) -> None:
     x, y = _MARGIN, HEIGHT - _FOOT + 38
     for label, value in facts.items():
         draw.text((x, y), label, _SOFT, font(19), anchor="ls")

@@ -1,0 +1,478 @@
+"""`human-scene demo-multi`: several cameras through the real ROS 2 nodes, fused, and a picture of the result.
+
+One process each: bag_node, a reconstructor per camera, fusion_node, record_node. The recording is played as fast as
+the fusion acknowledges images, so that nothing is lost on a slow machine; this process only watches. Numbers and
+picture come from what was recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.commands.demo import (
+    SIGN_OF_LIFE_S,
+    STALL_LIMIT_S,
+    free_domain,
+    prepared,
+    require_ros,
+    shipped_recording,
+)
+from human_scene_ros.commands.fusion_scores import RigScores
+from human_scene_ros.commands.processes import NodeProcesses, ProcessError
+from human_scene_ros.commands.summary import format_value
+from human_scene_ros.errors import SourceError
+from human_scene_ros.evaluation.matching import match_nearest
+from human_scene_ros.fusion.types import DetectionStatus
+from human_scene_ros.geometry.camera import PinholeCamera
+from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.scene import TrackState
+
+if TYPE_CHECKING:
+    from human_scene_ros.nodes.observer import Observer
+
+Array = NDArray[np.float64]
+
+IMAGE_TOPIC = re.compile(r"/(\w+)/image/compressed")
+PEOPLE, ASSOCIATIONS, STATUS, TRUTH = "/people", "/human_scene_fusion/associations", "/human_scene_fusion/status", \
+    "/gt/people"
+BODY_JOINTS, HEAD = 22, 15
+START_LIMIT_S = 300.0
+"""From the start of the processes until all are matched; every reconstructor loads torch."""
+
+IN_WAY = 2
+"""Sets of images on their way; more would only wait."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rig:
+    """What the input holds.
+
+    Args:
+        source: The recording.
+        cameras: Names, from the topics.
+        images: Camera -> count of images.
+        T_world_camera: Camera -> (4, 4).
+        stamps_ns: (T,) all stamps of images, each once.
+        world_frame: Parent of the cameras.
+        truth_ids: Person numbers, in the order of `truth`.
+        truth: (P, T, 22, 3) metres, NaN where unknown; P = 0 without truth.
+    """
+
+    source: Path
+    cameras: tuple[str, ...]
+    images: dict[str, int]
+    T_world_camera: dict[str, Array]
+    stamps_ns: NDArray[np.int64]
+    world_frame: str
+    truth_ids: tuple[int, ...]
+    truth: Array
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("input", nargs="?", help="rosbag2 folder with /CAMERA/image/compressed and camera_info "
+                                                 "of every camera, poses on /tf_static (default: the one that ships)")
+    parser.add_argument("--out", type=Path, default=Path("out/demo_multi"), help="results (default out/demo_multi)")
+    parser.add_argument("--max-frames", type=int, default=0, help="stop after so many images, all cameras together")
+    parser.add_argument("--preset", default="nano", help="network preset (default nano)")
+    parser.add_argument("--checkpoint", default="", help="weights (default: those that ship with the preset)")
+    parser.add_argument("--body", default="", help="SMPL-X .npz (default: the open body that ships)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, the summary")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play, watch, read back, draw."""
+    say = (lambda text: None) if arguments.json else (lambda text: print(text, flush=True))
+    summary = demo(arguments, say)
+    if arguments.json:
+        print(json.dumps(summary))
+        return 0
+    print(f"\n{table(summary)}\n")
+    for name, meaning in (("overview.png", "the picture"), ("summary.json", "these numbers"),
+                          ("scene", "the recording: Foxglove opens it, 'ros2 bag play' feeds RViz")):
+        print(f"  {arguments.out / name}  {meaning}")
+    return 0
+
+
+def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """The whole run; returns what is in summary.json.
+
+    Raises:
+        SourceError: The input is no recording of a rig, or the output folder holds something else.
+        CheckpointError: The weights are missing or damaged.
+        ProcessError: A node died or stalled; the text holds its last lines.
+    """
+    require_ros()
+    from human_scene_ros.model.checkpoint import describe_weights
+
+    rig = look_at(Path(arguments.input) if arguments.input else shipped_recording("recording_multi"))
+    weights = describe_weights(arguments.checkpoint or arguments.preset)
+    say(f"input    {rig.source}: " + ", ".join(f"{name} {count}" for name, count in rig.images.items()) + " images"
+        + (", with truth" if len(rig.truth) else ""))
+    say(f"weights  {weights.name} {weights.sha256[:12]}: {weights.note or 'no note on what they are worth'}")
+    out = prepared(arguments.out)
+
+    with free_domain() as domain_id, NodeProcesses(domain_id, out / "log") as processes:
+        from human_scene_ros.nodes.observer import Observer
+
+        with Observer(domain_id) as observer:
+            observer.watch_status(STATUS)
+            _start(processes, rig, arguments, out)
+            say(f"nodes    bag, {len(rig.cameras)} reconstructors, fusion, markers and record as processes on ROS "
+                f"domain {domain_id}")
+            _wait_complete(processes, observer, rig)
+            _watch(processes, observer, rig, arguments, say)
+            processes.stop("record_node")  # first: it takes what is on its way while the others still run
+            processes.stop(*(_process(name) for name in rig.cameras), "fusion_node", "markers_node")
+            status = observer.status
+            assert status is not None  # `_watch` has waited for it
+            summary = {
+                "frames_in": int(status.frames_in), "frames_fused": int(status.frames_processed),
+                "frames_dropped": int(status.frames_dropped), "frames_rejected": int(status.frames_rejected),
+                "sets": observer.people, "sets_partial": int(status.sync_partial),
+                "sets_per_second": round((observer.people - 1) / observer.fusing_s, 2) if observer.fusing_s else 0.0,
+                "fusion_mean_ms": round(1e3 * float(status.inference_mean), 2)}
+    summary["weights"] = {"name": weights.name, "sha256": weights.sha256, "note": weights.note}
+    summary["input"] = str(rig.source)
+    say("reading back what was recorded")
+    _read_back(rig, arguments, out, summary)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+# --- before ------------------------------------------------------------------------------------------------------
+
+def look_at(source: Path) -> Rig:
+    """Cameras, poses and truth of a recording.
+
+    Raises:
+        SourceError: It is no recording, has fewer than two cameras, or does not say where they stand.
+    """
+    from human_scene_ros.sources.bag_reader import BagReader
+    from human_scene_ros.sources.message_fields import matrix_of_pose, stamp_ns_of
+
+    with BagReader(source) as bag:
+        cameras = {match[1]: topic for topic in sorted(bag.topics) if (match := IMAGE_TOPIC.fullmatch(topic))}
+        if len(cameras) < 2:
+            raise SourceError(f"{source} has {len(cameras)} topics like /CAMERA/image/compressed; expected two or "
+                              f"more. It has {', '.join(sorted(bag.topics))}")
+        transforms, stamps, images = {}, set(), dict.fromkeys(cameras, 0)
+        frames: dict[str, str] = {}
+        people: dict[int, dict[int, Array]] = {}
+        wanted = [t for t in (*cameras.values(), "/tf_static", TRUTH) if t in bag.topics]
+        names = {topic: name for name, topic in cameras.items()}
+        for topic, _, data in bag.messages(wanted):
+            message: Any = bag.deserialize(topic, data)
+            if topic == "/tf_static":
+                for t in message.transforms:
+                    transforms[t.child_frame_id] = t.header.frame_id, matrix_of_pose(t.transform)
+            elif topic == TRUTH:
+                people[stamp_ns_of(message.header.stamp)] = {
+                    _number(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS]
+                    for p in message.people}
+            else:
+                images[names[topic]] += 1
+                frames[names[topic]] = message.header.frame_id
+                stamps.add(stamp_ns_of(message.header.stamp))
+    lost = [name for name in cameras if frames[name] not in transforms]
+    if lost:
+        raise SourceError(f"{source}: /tf_static does not hold the frames of {lost}; it holds {sorted(transforms)}")
+    stamps_ns = np.array(sorted(stamps), np.int64)
+    ids = sorted({number for moment in people.values() for number in moment})
+    truth = np.full((len(ids), len(stamps_ns), BODY_JOINTS, 3), np.nan)
+    for k, stamp in enumerate(stamps_ns):
+        for number, joints in people.get(int(stamp), {}).items():
+            truth[ids.index(number), k] = joints
+    return Rig(source, tuple(cameras), images, {name: transforms[frames[name]][1] for name in cameras}, stamps_ns,
+               transforms[frames[next(iter(cameras))]][0], tuple(ids), truth)
+
+
+def _number(person_id: str) -> int:
+    return int("".join(c for c in person_id if c.isdigit()) or 0)
+
+
+def _process(camera: str) -> str:
+    return f"reconstructor_{camera}"
+
+
+def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, out: Path) -> None:
+    body = str(Path(arguments.body).resolve()) if arguments.body else ""
+    checkpoint = str(Path(arguments.checkpoint).resolve()) if arguments.checkpoint else ""
+    for name in rig.cameras:
+        processes.start(_process(name), {
+            "model.preset": arguments.preset, "model.checkpoint": checkpoint, "model.body": body, "camera_name": name,
+            "camera_pose": "static", "map.enabled": False, "input.transport": "compressed",
+            "input.drop_policy": "all", "input.reliability": "reliable", "tf.bodies": "none"},
+            node="reconstructor_node", namespace=name)
+    # A replay at any speed: a set waits for cameras that work, however slow the machine is.
+    processes.start("fusion_node", {
+        "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, "sync.timeout": 20.0,
+        "sync.dead_after": 3.0, "extrinsics.wait": 2.0})
+    processes.start("markers_node", {"source": "people", "body": body})
+    bodies = [f"/{name}/human_scene/{topic}" for name in rig.cameras for topic in ("bodies", "status")]
+    processes.start("record_node", {
+        "output": str((out / "scene").resolve()), "stamps": "header", "compress": True, "wait_timeout": START_LIMIT_S,
+        "topics": [*(f"/{name}/{topic}" for name in rig.cameras for topic in ("image/compressed", "camera_info")),
+                   *bodies, PEOPLE, "/extrinsics", ASSOCIATIONS, STATUS, "/tf", "/tf_static", "/diagnostics",
+                   "/human_scene_markers/skeletons", "/human_scene_markers/trails"]})
+    truth = [TRUTH] if len(rig.truth) else []
+    gate = f"/{rig.cameras[0]}/image/compressed"
+    processes.start("bag_node", {
+        "input": str(rig.source.resolve()), "rate": 0.0, "status": STATUS, "max_images": arguments.max_frames,
+        "topics": [*(f"/{name}/{topic}" for name in rig.cameras for topic in ("camera_info", "image/compressed")),
+                   "/tf_static", *truth],
+        "wait_for_topics": [gate], "wait_timeout": START_LIMIT_S, "ack_timeout": STALL_LIMIT_S,
+        "max_outstanding": min(IN_WAY * len(rig.cameras), 32)})
+
+
+# --- while it runs -----------------------------------------------------------------------------------------------
+
+def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig) -> None:
+    """Until every process is ready and has found the others; the player may begin by then, it keeps what is early."""
+    conditions: list[tuple[str, Callable[[], bool]]] = [
+        *((f"{_process(name)} to load its weights", lambda n=name: processes.says(_process(n), "ready: "))
+          for name in rig.cameras),
+        ("fusion_node to be ready", lambda: processes.says("fusion_node", "ready: ")),
+        ("record_node to find all topics", lambda: processes.says("record_node", "ready: ")),
+        ("fusion_node and record_node to subscribe to the bodies", lambda: all(
+            observer.subscribers(f"/{name}/human_scene/bodies") >= 2 for name in rig.cameras))]
+    deadline_s = time.monotonic() + START_LIMIT_S
+    for what, condition in conditions:
+        while not condition():
+            processes.check()
+            if time.monotonic() > deadline_s:
+                raise ProcessError(f"waited {START_LIMIT_S:.0f} s for {what}; its last lines:\n"
+                                   f"{processes.last_lines(what.split(' ', 1)[0])}")
+            time.sleep(0.05)
+    observer.watch_people(PEOPLE)
+    processes.expect_end("bag_node")
+
+
+def _watch(processes: NodeProcesses, observer: Observer, rig: Rig, arguments: argparse.Namespace,
+           say: Callable[[str], None]) -> None:
+    """Until the recording is played and every image is accounted for."""
+    from tqdm import tqdm
+
+    total = sum(rig.images.values())
+    total = min(total, arguments.max_frames) if arguments.max_frames else total
+    progress_s, said_s, seen = time.monotonic(), time.monotonic(), -1
+    with tqdm(total=total, unit="image", desc="nodes", disable=arguments.json or None, file=sys.stderr) as bar:
+        while True:
+            processes.check()
+            status = observer.status
+            done = int(status.frames_in - status.frames_pending) if status is not None else 0
+            bar.update(max(0, done - bar.n))
+            if done != seen:
+                seen, progress_s = done, time.monotonic()
+            if bar.disable and time.monotonic() - said_s > SIGN_OF_LIFE_S:  # not on a terminal: lines, no bar
+                said_s = time.monotonic()
+                say(f"         {done} of {total} images")
+            if processes.exit_code("bag_node") == 0 and done >= total:
+                return
+            if time.monotonic() - progress_s > STALL_LIMIT_S:
+                ends = "\n".join(f"{who}:\n{processes.last_lines(who)}" for who in ("fusion_node", "bag_node"))
+                raise ProcessError(f"no progress for {STALL_LIMIT_S:.0f} s after {done} of {total} images; the last "
+                                   f"lines of\n{ends}")
+            time.sleep(0.05)
+
+
+# --- afterwards --------------------------------------------------------------------------------------------------
+
+@dataclasses.dataclass
+class _Recorded:
+    """What was recorded, by stamp."""
+
+    bodies: dict[str, dict[int, Any]]
+    people: dict[int, Any]
+    associations: dict[int, Any]
+    reconstruct_ms: dict[str, float]
+
+
+def _recorded(folder: Path, cameras: tuple[str, ...]) -> _Recorded:
+    from human_scene_ros.sources.bag_reader import BagReader
+    from human_scene_ros.sources.message_fields import stamp_ns_of
+
+    found = _Recorded({name: {} for name in cameras}, {}, {}, {})
+    with BagReader(folder) as bag:
+        for topic, _, data in bag.messages([t for t in bag.topics if "/human_scene/" in t or t in (
+                PEOPLE, ASSOCIATIONS)]):
+            message: Any = bag.deserialize(topic, data)
+            stamp = stamp_ns_of(message.header.stamp)
+            if topic == PEOPLE:
+                found.people[stamp] = message
+            elif topic == ASSOCIATIONS:
+                found.associations[stamp] = message
+            elif topic.endswith("/bodies"):
+                found.bodies[topic.split("/")[1]][stamp] = message
+            elif math.isfinite(message.inference_mean):
+                found.reconstruct_ms[topic.split("/")[1]] = 1e3 * float(message.inference_mean)
+    return found
+
+
+def _read_back(rig: Rig, arguments: argparse.Namespace, out: Path, summary: dict[str, Any]) -> None:
+    """Errors and picture from the recording; completes `summary`."""
+    found = _recorded(out / "scene", rig.cameras)
+    if len(found.people) != summary["sets"]:
+        raise SourceError(f"{out / 'scene'} holds {len(found.people)} sets of {summary['sets']} published ones: the "
+                          "recorder lost some")
+    seen = {p.person_id for m in found.people.values() for p in m.people if p.state == TrackState.CONFIRMED}
+    summary.update(
+        cameras=list(rig.cameras), person_ids=len(seen),
+        people=max((sum(p.state == TrackState.CONFIRMED for p in m.people) for m in found.people.values()), default=0),
+        reconstruct_mean_ms={name: round(ms, 2) for name, ms in found.reconstruct_ms.items()},
+        scene_bytes=sum(path.stat().st_size for path in (out / "scene").iterdir()),
+        errors={k: None if isinstance(v, float) and math.isnan(v) else v for k, v in _errors(rig, found).items()}
+        if len(rig.truth) else None)
+    _draw(rig, found, arguments, out, summary)
+
+
+def _errors(rig: Rig, found: _Recorded) -> dict[str, Any]:
+    """Scores of the fusion and of each camera alone against the truth."""
+    scores = RigScores(rig.truth)
+    single = np.full((len(rig.cameras), *rig.truth.shape), np.nan)
+    who: dict[tuple[str, int, str], int] = {}  # camera, stamp, track -> true person
+    place = {int(stamp): k for k, stamp in enumerate(rig.stamps_ns)}
+    detected = np.zeros(3, np.int64)  # right, all, true
+    for v, name in enumerate(rig.cameras):
+        for stamp, message in found.bodies[name].items():
+            k = place[stamp]
+            bodies = [b for b in message.bodies if b.track_state <= TrackState.CONFIRMED]
+            joints = np.array([np.array(b.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS] for b in bodies]).reshape(
+                -1, BODY_JOINTS, 3)
+            camera = PinholeCamera(int(message.width), int(message.height), *(float(x) for x in message.intrinsics))
+            true = apply(invert(rig.T_world_camera[name]), rig.truth[:, k])
+            ahead = true[:, HEAD, 2] > 0.1
+            uv = np.where(ahead[:, None], camera.project(true[:, HEAD]), np.nan)
+            inside = ahead & (uv >= 0.0).all(axis=1) & (uv < (camera.width, camera.height)).all(axis=1)
+            uv[~inside] = np.nan
+            pairs = match_nearest(camera.project(joints[:, HEAD]), uv, 0.05 * camera.width)
+            detected += (len(pairs), len(bodies), int(inside.sum()))
+            for i, p in pairs:
+                single[v, p, k] = apply(rig.T_world_camera[name], joints[i])
+                who[name, stamp, str(bodies[i].track_id)] = p
+    index = {name: v for v, name in enumerate(rig.cameras)}
+    for stamp, rows in found.associations.items():
+        usable = [i for i, s in enumerate(rows.status) if s != DetectionStatus.INVALID]
+        scores.add_associations(
+            np.array([_number(rows.person_ids[i]) if rows.person_ids[i] else -1 for i in usable], np.int64),
+            np.array([who.get((rows.camera_names[i], stamp, rows.track_ids[i]), -1) for i in usable], np.int64),
+            np.array([index[rows.camera_names[i]] for i in usable], np.int64))
+    for stamp, message in found.people.items():
+        people = [p for p in message.people if p.state == TrackState.CONFIRMED]
+        scores.add_people(place[stamp], np.array([_number(p.person_id) for p in people], np.int64), np.array(
+            [np.array(p.body.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS] for p in people]).reshape(
+                -1, BODY_JOINTS, 3))
+    return {"detection_recall": detected[0] / max(detected[2], 1),
+            "detection_precision": detected[0] / max(detected[1], 1), **scores.result(single)}
+
+
+def _draw(rig: Rig, found: _Recorded, arguments: argparse.Namespace, out: Path, summary: dict[str, Any]) -> None:
+    from PIL import Image
+
+    from human_scene_ros.body.convert import transformed
+    from human_scene_ros.body.model import load_body_model
+    from human_scene_ros.sources.reader import open_source
+    from human_scene_ros.sources.recorded_run import body_from_message
+    from human_scene_ros.viewer.overview import Moment, PersonView
+    from human_scene_ros.viewer.rig_overview import RigCamera, RigOverview, draw_rig_overview
+
+    model = load_body_model(arguments.body or None)
+    moment = _moment(rig, found)
+    people = [body_from_message(p.body) for p in found.people[moment].people] if moment in found.people else []
+    cameras = []
+    for name in rig.cameras:
+        T_world_camera = rig.T_world_camera[name]
+        T_camera_world = invert(T_world_camera)
+        joints = [apply(T_camera_world, p.joints_camera.astype(np.float64)) for p in people]
+        views = tuple(PersonView(p.track_id, at, transformed(model, p.parameters, T_camera_world),
+                                 p.track_state == TrackState.CONFIRMED)
+                      for p, at in zip(people, joints, strict=True) if at[:, 2].min() > 0.1)
+        shown, fov = None, math.radians(60.0)
+        with open_source(rig.source, f"/{name}/image/compressed", f"/{name}/camera_info") as source:
+            for frame in source:
+                if frame.camera is not None:
+                    fov = 2.0 * math.atan(frame.camera.width / (2.0 * frame.camera.fx))
+                if frame.stamp_ns == moment and frame.camera is not None:
+                    shown = Moment(frame.image, frame.camera, T_world_camera, views, np.zeros((2, 2)))
+                if frame.stamp_ns >= moment:
+                    break
+        silent = len(rig.stamps_ns) - rig.images[name]
+        cameras.append(RigCamera(name, shown, T_world_camera, fov,
+                                 f"silent for {silent} of {len(rig.stamps_ns)} moments" if silent else ""))
+    trails: dict[int, list[Array]] = {}
+    for k, stamp in enumerate(sorted(found.people)):
+        for p in found.people[stamp].people:
+            trail = trails.setdefault(_number(p.person_id), [])
+            trail.extend([np.full(2, np.nan)] * (k - len(trail)))
+            trail.append(np.array(p.body.joints, np.float64)[:2])
+    overview = RigOverview(
+        cameras, {number: np.array(trail) for number, trail in trails.items() if len(trail) > 5},
+        [t[np.isfinite(t).all(axis=1)] for t in rig.truth[:, :, 0, :2]],
+        {p.track_id: p.joints_camera[0, :2].astype(np.float64) for p in people},
+        subtitle=f"weights: {summary['weights']['name']} {summary['weights']['sha256'][:12]}", facts=_facts(summary))
+    Image.fromarray(draw_rig_overview(overview, model)).save(out / "overview.png")
+
+
+def _moment(rig: Rig, found: _Recorded) -> int:
+    """The stamp at which most cameras see most people, the later half first: trails have grown by then."""
+    def worth(stamp: int) -> float:
+        message = found.people[stamp]
+        views = sum(p.num_views for p in message.people if p.state == TrackState.CONFIRMED)
+        return views + (0.5 if stamp > np.median(rig.stamps_ns) else 0.0)
+
+    return max(sorted(found.people), key=worth)
+
+
+_SHOWN = (
+    ("assoc_precision", "association precision", "association precision", 100.0, " %"),
+    ("assoc_recall", "association recall", "recall", 100.0, " %"),
+    ("idf1", "IDF1", "IDF1", 100.0, " %"),
+    ("id_switches", "identity switches", "switches", 1.0, ""),
+    ("wa_mpjpe_single_mm", "WA-MPJPE, one camera", "WA-MPJPE one camera", 1.0, " mm"),
+    ("wa_mpjpe_fused_mm", "WA-MPJPE, fused", "fused", 1.0, " mm"),
+    ("mpjpe_abs_single_mm", "place and pose in the room, one camera", "", 1.0, " mm"),
+    ("mpjpe_abs_fused_mm", "place and pose in the room, fused", "", 1.0, " mm"),
+    ("detection_recall", "heads found by the network", "", 100.0, " %"),
+    ("detection_precision", "detections that are people", "", 100.0, " %"),
+)
+"""Key, name in the table, short name under the picture ("" = only in the table), factor, unit."""
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, str]:
+    found = {"sets": str(summary["sets"]), "fusion": f"{summary['fusion_mean_ms']:.1f} ms"}
+    for key, _, short, factor, unit in _SHOWN:
+        value = (summary["errors"] or {}).get(key)
+        if short and value is not None:
+            found[short] = format_value(value, factor, unit)
+    return found
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The text that ends a run."""
+    network = summary["reconstruct_mean_ms"].values()
+    rows = [("images in / fused / dropped / rejected", " / ".join(
+                str(summary[f"frames_{kind}"]) for kind in ("in", "fused", "dropped", "rejected"))),
+            ("sets / with a camera missing", f"{summary['sets']} / {summary['sets_partial']}"),
+            ("speed", f"{summary['sets_per_second']:.1f} sets of {len(summary['cameras'])} per second"),
+            ("network per image, mean", f"{sum(network) / max(len(network), 1):.0f} ms"),
+            ("fusion per set, mean", f"{summary['fusion_mean_ms']:.1f} ms"),
+            ("people at once / ids in all", f"{summary['people']} / {summary['person_ids']}")]
+    rows += [(name, format_value((summary["errors"] or {}).get(key), factor, unit))
+             for key, name, _, factor, unit in _SHOWN if key in (summary["errors"] or {})]
+    width = max(len(name) for name, _ in rows)
+    weights = summary["weights"]
+    return "\n".join([*(f"  {name:<{width}}  {value}" for name, value in rows), "",
+                      f"  weights: {weights['name']}, SHA-256 {weights['sha256'][:12]}",
+                      f"  {weights['note'] or 'the file says nothing about what these weights are worth'}"])
