@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of everything random (default: the preset's)")
     parser.add_argument("--scene", type=Path, help="weights that a new run starts from")
     parser.add_argument("--bodies", type=Path, help="weights whose window head a new run starts from")
+    parser.add_argument("--body", type=Path, help="SMPL-X .npz that the betas of the shards belong to, for shards of "
+                                                  "a data set (default: the open body of our own worlds)")
     parser.add_argument("--device", default="cpu", help="torch device, e.g. cuda:0 (default cpu)")
     parser.add_argument("--threads", type=int, default=1, help="torch CPU threads (default 1)")
 
@@ -32,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
                if getattr(arguments, name) is not None}
     config = dataclasses.replace(PRESETS[arguments.preset], **changes)
     progress = train(arguments.data, arguments.out, config, arguments.device, arguments.threads,
-                     arguments.scene, arguments.bodies)
+                     arguments.scene, arguments.bodies, arguments.body)
     print(f"{progress.frames} frames in {progress.step} steps and {progress.seconds / 60:.1f} min: "
           f"{arguments.out / 'ema.safetensors'}")
     return 0

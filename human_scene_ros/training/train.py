@@ -87,7 +87,7 @@ class Progress:
 
 
 def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threads: int = 1,
-          scene: Path | None = None, bodies: Path | None = None) -> Progress:
+          scene: Path | None = None, bodies: Path | None = None, body_file: Path | None = None) -> Progress:
     """Train until the budget is spent; returns the final progress.
 
     Args:
@@ -98,6 +98,7 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
         threads: torch CPU threads of this process; spinning threads on a busy machine cost more than they give.
         scene: Weights that a new run starts from.
         bodies: Weights whose window head a new run starts from.
+        body_file: Body model that the betas of the shards belong to; None = the open body.
 
     Raises:
         SourceError: `data` holds no shard.
@@ -114,7 +115,7 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     start_from(network, scene, bodies)
     if config.stage == "bodies":
         network.downstream_head.window.forget_tokens()
-    body = TorchBody(load_body_model()).to(device)
+    body = TorchBody(load_body_model(body_file)).to(device)
     optimizer = make_optimizer(network, config)
     average = MovingAverage(network, config.ema)
     progress = resume(out / "last.pt", network, optimizer, average)
