@@ -87,7 +87,7 @@ def evaluate_bags(arguments: argparse.Namespace) -> dict[str, Any]:
         done_text = f"; {len(results)} sequence(s) are finished and will not be run again" if results else ""
         raise SourceError("; ".join(f"{name}: {error}" for name, error in failures.items()) + done_text)
     ordered = [output.located(results[job.name], folders[job.name], arguments.out) for job in jobs]
-    origin = {**output.provenance(_parameters(arguments), weights), "software": ordered[0]["origin"]["software"],
+    origin = {**output.provenance(parameters_of(arguments), weights), "software": ordered[0]["origin"]["software"],
               "engine": f"dask {arguments.cluster}" if arguments.cluster else f"{arguments.workers} process(es)"}
     return output.write_metrics(arguments.out, "offline", ordered, origin, (
         "drops and latency through ROS: `--live` measures them; the latency here is that of one step",))
@@ -173,7 +173,8 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if path else ""
 
 
-def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+def parameters_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that decide the numbers, as JSON holds them."""
     hidden = {"command", "kind", "json", "verbose", "again", "workers", "cluster"}
     return {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()
             if k not in hidden and not callable(v)}

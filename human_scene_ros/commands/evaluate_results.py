@@ -173,8 +173,8 @@ def recorded_estimates(path: Path, node: str) -> tuple[dict[int, SceneEstimate],
 
 
 def compare_with_truth(evaluation: SequenceEvaluation, estimates: dict[int, SceneEstimate],
-                       latencies_ms: dict[int, float], truth_path: str | Path, image: str,
-                       folder: Path) -> dict[str, Any]:
+                       latencies_ms: dict[int, float], truth_path: str | Path, image: str, folder: Path,
+                       max_frames: int = 0) -> dict[str, Any]:
     """Every frame of the truth recording against the estimate of the same stamp; frames without one are missed.
 
     Returns the pictures that were kept.
@@ -187,7 +187,9 @@ def compare_with_truth(evaluation: SequenceEvaluation, estimates: dict[int, Scen
         if not truths.has_truth:
             raise SourceError(f"{truths.name} holds no truth (/gt/bodies or /gt/camera_pose)")
         middle = (truths.frame_count or 1) // 2
-        for frame in truths:
+        for index, frame in enumerate(truths):
+            if max_frames and index >= max_frames:
+                break
             estimate = estimates.get(frame.stamp_ns)
             truth = truths.truth_at(frame.stamp_ns)
             if estimate is not None and truth is not None and estimate.camera.width == 1:
