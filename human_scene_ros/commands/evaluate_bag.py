@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="", help="weights (default: those that ship with the preset)")
     parser.add_argument("--body", default="", help="SMPL-X .npz (default: the open body that ships)")
     parser.add_argument("--device", default="cpu", help="cpu (default; the same numbers everywhere), cuda, cuda:N")
+    parser.add_argument("--engine", choices=("torch", "onnx"), default="torch",
+                        help="what runs the network (default torch, the reference)")
     parser.add_argument("--reset-interval", type=int, default=0, help="frames between resets (default 0: never)")
     parser.add_argument("--no-intrinsics", action="store_true", help="hide the focal length from the stream")
     parser.add_argument("--max-frames", type=int, default=0, help="only the first frames of each sequence")
@@ -113,7 +115,7 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
         raise ConfigError(f"--truth names one recording, but there are {len(recordings)} to evaluate")
     common = {"info": arguments.info, "truth": _absolute(arguments.truth), "preset": arguments.preset,
               "checkpoint": _absolute(arguments.checkpoint), "body": _absolute(arguments.body),
-              "device": arguments.device, "reset_interval": arguments.reset_interval,
+              "device": arguments.device, "engine": arguments.engine, "reset_interval": arguments.reset_interval,
               "intrinsics": not arguments.no_intrinsics, "max_frames": arguments.max_frames,
               "matching": arguments.matching, "chunk": arguments.chunk, "pictures": not arguments.no_pictures}
     jobs: list[EvaluationJob] = []

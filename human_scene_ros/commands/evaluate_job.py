@@ -43,6 +43,8 @@ class EvaluationJob:
         checkpoint: Weights; "" = those that ship with the preset.
         body: SMPL-X .npz; "" = the open body.
         device: "cpu" is the same everywhere; others are as deterministic as their libraries.
+        engine: What runs the network: "torch" is the reference, "onnx" rounds otherwise. Never "auto", which
+            chooses by timing.
         reset_interval: Frames between resets of the recurrent state; 0 = never.
         intrinsics: False hides the focal length from the stream.
         max_frames: Stop after so many; 0 = all.
@@ -60,6 +62,7 @@ class EvaluationJob:
     checkpoint: str = ""
     body: str = ""
     device: str = "cpu"
+    engine: str = "torch"
     reset_interval: int = 0
     intrinsics: bool = True
     max_frames: int = 0
@@ -136,7 +139,7 @@ def evaluate_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], object
             raise SourceError(f"{truths.name} holds no truth (/gt/bodies or /gt/camera_pose): convert a data set with "
                               "`human-scene convert dataset`, or name a recording that has it with --truth")
         stream = make_stream(job.preset, job.checkpoint or None, job.body or None, job.device, 1,
-                             StreamConfig(reset_interval=job.reset_interval))
+                             StreamConfig(reset_interval=job.reset_interval), job.engine)  # type: ignore[arg-type]
         source.on_rejected = lambda error: rejected.append(str(error))
         middle = (job.max_frames or source.frame_count or 1) // 2
         used = 0
