@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from human_scene_ros.errors import CheckpointError, ConfigError, SourceError
+from human_scene_ros.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from human_scene_ros.datasets.sequence import ConvertOptions
@@ -92,21 +92,15 @@ def convert_dataset(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from human_scene_ros.datasets.registry import DATASETS
-    from human_scene_ros.datasets.sequence import ConvertOptions, write_sequence
+    from human_scene_ros.datasets.sequence import ConvertOptions, open_sequences, write_sequence
 
     dataset = DATASETS[arguments.name]
     options = ConvertOptions(arguments.body, not arguments.no_people, arguments.every, arguments.limit,
                              arguments.only_people)
     if arguments.shards:
         return _convert_shards(arguments, options)
-    sequences = dataset.open(arguments.source, options)
-    unknown = sorted(set(arguments.sequence) - {s.name for s in sequences})
-    if unknown:
-        raise SourceError(f"{arguments.source} has no sequence {', '.join(unknown)}; it has "
-                          f"{', '.join(s.name for s in sequences)}")
-    chosen = [s for s in sequences if not arguments.sequence or s.name in arguments.sequence]
     reports = []
-    for sequence in chosen:
+    for sequence in open_sequences(dataset, arguments.source, options, arguments.sequence):
         with tqdm(total=sequence.frame_count, unit="image", desc=sequence.name, disable=arguments.json) as bar:
             report = write_sequence(dataset, sequence, arguments.out, options, overwrite=arguments.overwrite,
                                     on_frame=bar.update)

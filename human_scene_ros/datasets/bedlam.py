@@ -16,6 +16,7 @@ import csv
 import dataclasses
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -38,6 +39,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     image_size,
     require,
@@ -254,10 +256,11 @@ def body_folder(options: ConvertOptions) -> Path | None:
     return options.body
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     body = body_folder(options)
     scenes = [BedlamScene(folder, body) for folder in scene_folders(source)]
-    return [_sequence(scene, name, options) for scene in scenes for name in scene.sequences]
+    return {f"{scene.folder.name}_{name}": partial(_sequence, scene, name, options)
+            for scene in scenes for name in scene.sequences}
 
 
 def _sequence(scene: BedlamScene, name: str, options: ConvertOptions) -> Sequence:
@@ -276,4 +279,4 @@ def _sequence(scene: BedlamScene, name: str, options: ConvertOptions) -> Sequenc
                     exact_depth=True, facts={"depth": (scene.folder / "depth").is_dir()})
 
 
-DATASETS = (Dataset("bedlam", "BEDLAM", "MPI, non-commercial research", _open),)
+DATASETS = (Dataset("bedlam", "BEDLAM", "MPI, non-commercial research", _find),)

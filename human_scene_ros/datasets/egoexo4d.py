@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     VideoFrames,
     require,
@@ -68,19 +70,17 @@ def read_gopro_calibrations(path: Path) -> Cameras:
     return cameras
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     takes_file = source / "takes.json"
     takes = {str(entry(t, "take_name", takes_file)): str(entry(t, "take_uid", takes_file)) for t in json.loads(
         require(takes_file, "the list of takes of Ego-Exo4D").read_text(encoding="utf-8"))}
     folders = sorted(p for p in require(source / "takes", "takes/TAKE/ of Ego-Exo4D").iterdir() if p.is_dir())
     if not folders:
         raise SourceError(f"{source / 'takes'} holds no take")
-    sequences = []
-    for folder in folders:
-        if folder.name not in takes:
-            raise SourceError(f"{takes_file} does not name the take {folder.name}")
-        sequences.append(_sequence(source, folder, takes[folder.name], options))
-    return sequences
+    unknown = [folder.name for folder in folders if folder.name not in takes]
+    if unknown:
+        raise SourceError(f"{takes_file} does not name the take {unknown[0]}")
+    return {folder.name: partial(_sequence, source, folder, takes[folder.name], options) for folder in folders}
 
 
 def _annotation(source: Path, uid: str, take: str) -> Path:
@@ -159,4 +159,4 @@ def _joints(path: Path) -> dict[int, tuple[tuple[str, ...], NDArray[np.float64]]
     return frames
 
 
-DATASETS = (Dataset("egoexo4d", "Ego-Exo4D, exocentric cameras", "Ego-Exo4D licence agreement", _open),)
+DATASETS = (Dataset("egoexo4d", "Ego-Exo4D, exocentric cameras", "Ego-Exo4D licence agreement", _find),)

@@ -10,6 +10,7 @@ the first pixel at (0.5, 0.5).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     read_image,
     require,
@@ -97,13 +99,13 @@ def metric_pose(T_camera_colmap: NDArray[np.float64], S_colmap_world: NDArray[np
     return make_transform(u @ vt, product[:3, 3] / scale)
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     source = source.absolute()
     folders = sorted(p.parent for depth in ("", "*/", "*/*/") for p in source.glob(f"{depth}exo"))
     if not folders:
         raise SourceError(f"{source / 'exo'} is missing, also in sub-folders; expected ACTIVITY/SEQ/exo/camNN/images/, "
                           "colmap/ and processed_data/ of EgoHumans")
-    return [_sequence(folder, options) for folder in folders]
+    return {folder.name: partial(_sequence, folder, options) for folder in folders}
 
 
 def _sequence(folder: Path, options: ConvertOptions) -> Sequence:
@@ -193,4 +195,4 @@ def _person(number: int, values: Any, T_camera_world: NDArray[np.float64], camer
                        T_camera_world, camera)
 
 
-DATASETS = (Dataset("egohumans", "EgoHumans, exocentric cameras", "see its page, research", _open),)
+DATASETS = (Dataset("egohumans", "EgoHumans, exocentric cameras", "see its page, research", _find),)

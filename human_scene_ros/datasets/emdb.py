@@ -8,6 +8,7 @@ a camera pose and no statement about people.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     pinhole,
     read_image,
@@ -46,18 +48,18 @@ MAX_REPROJECTION = 0.02
 """Of the image width: joints farther from the data set's own `kp2d` mean a wrong model or another convention."""
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     files = sorted(p for depth in ("", "*/", "*/*/") for p in source.glob(f"{depth}P*_data.pkl"))
     if not files:
         raise SourceError(f"{source} holds no P*_data.pkl, nor do its sub-folders; expected P0/SEQ/P0_SEQ_data.pkl "
                           "and P0/SEQ/images/ as EMDB unpacks")
-    return [_sequence(file, options) for file in files]
+    return {file.stem.removesuffix("_data"): partial(_sequence, file, options) for file in files}
 
 
 def _sequence(file: Path, options: ConvertOptions) -> Sequence:
     data = load_pickle(file)
     camera_data, count = entry(data, "camera", file), int(entry(data, "n_frames", file))
-    name = str(entry(data, "name", file))
+    name = file.stem.removesuffix("_data")
     size = int(entry(camera_data, "width", file)), int(entry(camera_data, "height", file))
     camera = pinhole(*size, entry(camera_data, "intrinsics", file))
     T_camera_world = np.asarray(entry(camera_data, "extrinsics", file), np.float64)
@@ -127,4 +129,4 @@ def _check_reprojection(smpl: _Smpl, camera: PinholeCamera, T_camera_world: NDAr
                           f"kp2d; is this the SMPL model for gender '{smpl.gender}'?")
 
 
-DATASETS = (Dataset("emdb", "EMDB, electromagnetic body poses", "ETH Zurich, non-commercial research", _open),)
+DATASETS = (Dataset("emdb", "EMDB, electromagnetic body poses", "ETH Zurich, non-commercial research", _find),)

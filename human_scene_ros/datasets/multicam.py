@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     VideoFrames,
     pinhole,
@@ -144,8 +146,12 @@ class _Session:
 
 # --- Pose2Sim ----------------------------------------------------------------------------------------------------
 
-def _open_pose2sim(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find_pose2sim(source: Path, options: ConvertOptions) -> Found:
     source = source.absolute()
+    return {source.name: partial(_pose2sim_sequence, source, options)}
+
+
+def _pose2sim_sequence(source: Path, options: ConvertOptions) -> Sequence:
     if not source.is_dir():
         raise SourceError(f"{source} is no folder; expected a session of Pose2Sim")
     files = sorted(source.glob("Calib*.toml")) or sorted(source.glob("calibration/Calib*.toml")) or sorted(
@@ -177,9 +183,9 @@ def _open_pose2sim(source: Path, options: ConvertOptions) -> list[Sequence]:
                                tuple(p for p in seen if p is not None), people_known=bool(seen))
             yield DatasetFrame(name, stamp_ns, image, calibration, truth)
 
-    return [Sequence(source.name, len(session.steps) * len(videos), frames, "of the calibration, metres, z up",
-                     (files[0], *_best_trc(trc)), tuple(videos), static=True,
-                     facts={"fps": session.fps, "people": f"{len(people)} triangulated from 2-D detections"})]
+    return Sequence(source.name, len(session.steps) * len(videos), frames, "of the calibration, metres, z up",
+                    (files[0], *_best_trc(trc)), tuple(videos), static=True,
+                    facts={"fps": session.fps, "people": f"{len(people)} triangulated from 2-D detections"})
 
 
 def _best_trc(files: list[Path]) -> list[Path]:
@@ -192,8 +198,12 @@ def _best_trc(files: list[Path]) -> list[Path]:
 
 # --- caliscope ---------------------------------------------------------------------------------------------------
 
-def _open_caliscope(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find_caliscope(source: Path, options: ConvertOptions) -> Found:
     source = source.absolute()
+    return {source.name: partial(_caliscope_sequence, source, options)}
+
+
+def _caliscope_sequence(source: Path, options: ConvertOptions) -> Sequence:
     array_file = source / "camera_array.toml"
     if not array_file.exists() and (source.parent / "camera_array.toml").exists():
         array_file = source.parent / "camera_array.toml"  # recordings lie one folder below the calibration
@@ -231,10 +241,10 @@ def _open_caliscope(source: Path, options: ConvertOptions) -> list[Sequence]:
         yield from sorted(pending, key=lambda frame: frame.stamp_ns)
 
     sources = (array_file, times_file) if times else (array_file,)
-    return [Sequence(source.name, len(session.steps) * len(videos), frames,
-                     "of the calibration, metres, axes as they came out", sources, tuple(videos), static=True,
-                     facts={"stamps": "arrival on the recording host" if times else "frame / fps of the video",
-                            "fps": session.fps})]
+    return Sequence(source.name, len(session.steps) * len(videos), frames,
+                    "of the calibration, metres, axes as they came out", sources, tuple(videos), static=True,
+                    facts={"stamps": "arrival on the recording host" if times else "frame / fps of the video",
+                           "fps": session.fps})
 
 
 def read_frame_times(path: Path) -> dict[tuple[str, int], int]:
@@ -258,6 +268,6 @@ def read_frame_times(path: Path) -> dict[tuple[str, int], int]:
 
 
 DATASETS = (
-    Dataset("pose2sim", "Pose2Sim session", "your own, or BSD-3 for its demos", _open_pose2sim),
-    Dataset("caliscope", "caliscope session", "your own", _open_caliscope),
+    Dataset("pose2sim", "Pose2Sim session", "your own, or BSD-3 for its demos", _find_pose2sim),
+    Dataset("caliscope", "caliscope session", "your own", _find_caliscope),
 )

@@ -13,6 +13,7 @@ import bisect
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     pinhole,
     read_depth_png,
@@ -158,39 +160,40 @@ def _sequence_folders(source: Path, marker: str, what: str) -> list[Path]:
     return folders
 
 
-def _open_tum(source: Path, options: ConvertOptions) -> list[Sequence]:
-    sequences = []
+def _find_tum(source: Path, options: ConvertOptions) -> Found:
+    found: Found = {}
     for folder in _sequence_folders(source.absolute(), "groundtruth.txt", "a sequence of TUM RGB-D"):
         kinect = next((name for name in TUM_CAMERAS if name in folder.name), None)
         if kinect is None:
             raise SourceError(f"{folder.name} does not say which camera it is from; expected a folder named like the "
                               f"download, with {', '.join(TUM_CAMERAS)}")
-        sequences.append(_tum_sequence(folder, options, TUM_CAMERAS[kinect],
-                                       "motion capture, metres; pose of the colour camera"))
-    return sequences
+        found[folder.name] = partial(_tum_sequence, folder, options, TUM_CAMERAS[kinect],
+                                     "motion capture, metres; pose of the colour camera")
+    return found
 
 
-def _open_bonn(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find_bonn(source: Path, options: ConvertOptions) -> Found:
     world = ("motion capture, metres; poses as in groundtruth.txt, without the transform that the data set's page "
              "gives for its reference model")
-    return [_tum_sequence(folder, options, BONN_CAMERA, world)
-            for folder in _sequence_folders(source.absolute(), "groundtruth.txt", "a sequence of Bonn RGB-D dynamic")]
+    return {folder.name: partial(_tum_sequence, folder, options, BONN_CAMERA, world) for folder in _sequence_folders(
+        source.absolute(), "groundtruth.txt", "a sequence of Bonn RGB-D dynamic")}
 
 
-def _open_seven_scenes(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find_seven_scenes(source: Path, options: ConvertOptions) -> Found:
     source = source.absolute()
     if (source / "camera.json").exists() or (source / "groundtruth.tum").exists():
-        return [_plain_sequence(source, options)]
-    marker = "frame-000000.color.png"
-    return [_seven_scenes_sequence(folder, options) for folder in _sequence_folders(
-        source, marker, "frame-NNNNNN.{color.png,depth.png,pose.txt} as in 7-Scenes, or rgb/, depth/, "
-        "groundtruth.tum and camera.json")]
+        return {source.name: partial(_plain_sequence, source, options)}
+    folders = _sequence_folders(source, "frame-000000.color.png", "frame-NNNNNN.{color.png,depth.png,pose.txt} as in "
+                                "7-Scenes, or rgb/, depth/, groundtruth.tum and camera.json")
+    names = [f"{folder.parent.name}_{folder.name}" for folder in folders]  # every scene has a seq-01
+    return {name: partial(_seven_scenes_sequence, name, folder, options)
+            for name, folder in zip(names, folders, strict=True)}
 
 
 _KINECT_FUSION = "of KinectFusion, metres, not level; depth camera's pose and K, colour taken as seen from there"
 
 
-def _seven_scenes_sequence(folder: Path, options: ConvertOptions) -> Sequence:
+def _seven_scenes_sequence(name: str, folder: Path, options: ConvertOptions) -> Sequence:
     images = require_files(folder, "frame-*.color.png", "images of 7-Scenes")
     steps = options.kept(range(len(images)))
     for i in steps:
@@ -213,7 +216,6 @@ def _seven_scenes_sequence(folder: Path, options: ConvertOptions) -> Sequence:
                 truth = FrameTruth(stamp_ns, SEVEN_SCENES_CAMERA.camera, T_world_camera, (), depth_m)
             yield DatasetFrame(ONLY_CAMERA, stamp_ns, read_image(image), SEVEN_SCENES_CAMERA, truth)
 
-    name = folder.name if folder.parent.name == "" else f"{folder.parent.name}_{folder.name}"
     return Sequence(name, len(steps), frames, _KINECT_FUSION, (), facts={"people": "none: the scenes are empty"})
 
 
@@ -255,8 +257,8 @@ def _calibration_json(path: Path) -> Calibration:
 
 
 DATASETS = (
-    Dataset("tum", "TUM RGB-D, dynamic sequences", "CC BY 4.0", _open_tum),
-    Dataset("bonn", "Bonn RGB-D dynamic", "non-commercial, see its page", _open_bonn),
+    Dataset("tum", "TUM RGB-D, dynamic sequences", "CC BY 4.0", _find_tum),
+    Dataset("bonn", "Bonn RGB-D dynamic", "non-commercial, see its page", _find_bonn),
     Dataset("7scenes", "7-Scenes and folders like it", "Microsoft Research licence, non-commercial",
-            _open_seven_scenes),
+            _find_seven_scenes),
 )

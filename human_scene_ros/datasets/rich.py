@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     image_size,
     pinhole,
@@ -49,13 +51,13 @@ SENSOR_PX = (4112, 3008)  # what the calibration is for; smaller images are the 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp")
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     images = _part(source, "images")
     splits = [p for p in sorted(images.iterdir()) if p.is_dir()]
-    sequences = [folder for split in splits for folder in sorted(split.iterdir()) if any(folder.glob("cam_*"))]
-    if not sequences:
+    folders = [folder for split in splits for folder in sorted(split.iterdir()) if any(folder.glob("cam_*"))]
+    if not folders:
         raise SourceError(f"{images} holds no SPLIT/SEQ/cam_CC; expected images/test/SEQ/cam_00/00001_00.jpeg ...")
-    return [_sequence(source, folder, options) for folder in sequences]
+    return {folder.name: partial(_sequence, source, folder, options) for folder in folders}
 
 
 def _part(source: Path, name: str) -> Path:
@@ -213,4 +215,4 @@ def _people(posed: list[tuple[int, BodyParameters, str, Any, int]], T_camera_mul
     return tuple(p for p in people if p is not None)
 
 
-DATASETS = (Dataset("rich", "RICH, humans in real scenes", "MPI, non-commercial research", _open),)
+DATASETS = (Dataset("rich", "RICH, humans in real scenes", "MPI, non-commercial research", _find),)

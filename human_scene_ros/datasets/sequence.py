@@ -6,6 +6,7 @@ read one at a time, so that memory does not grow with the length of a sequence.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -21,7 +22,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from human_scene_ros.errors import ConfigError, SourceError
+from human_scene_ros.errors import ConfigError, HumanSceneError, SourceError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.sources.bag_reader import is_recording
 from human_scene_ros.sources.bag_writer import MANIFEST, SceneBagWriter
@@ -113,6 +114,9 @@ class Sequence:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+Found = dict[str, Callable[[], Sequence]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """One data set that can be converted.
@@ -121,13 +125,40 @@ class Dataset:
         name: As on the command line.
         title: In words.
         licence: In a phrase; the data set's own page decides.
-        open: Finds the sequences of a folder; raises `SourceError` naming the file that is missing.
+        find: Finds the sequences of a folder, by name; each opens when its function is called. Both steps raise
+            `SourceError` naming the file that is missing.
     """
 
     name: str
     title: str
     licence: str
-    open: Callable[[Path, ConvertOptions], list[Sequence]]
+    find: Callable[[Path, ConvertOptions], Found]
+
+
+def open_sequences(dataset: Dataset, source: Path, options: ConvertOptions, chosen: list[str] | None = None
+                   ) -> list[Sequence]:
+    """The sequences of a folder; with `chosen`, only those are opened.
+
+    Raises:
+        SourceError: A file is missing or not what the data set has; or a chosen sequence is not there.
+    """
+    with foreign_content(dataset.name, source):
+        found = dataset.find(source, options)
+        unknown = sorted(set(chosen or ()) - set(found))
+        if unknown:
+            raise SourceError(f"{source} has no sequence {', '.join(unknown)}; it has {', '.join(found)}")
+        return [make() for name, make in found.items() if not chosen or name in chosen]
+
+
+@contextlib.contextmanager
+def foreign_content(name: str, source: Path) -> Iterator[None]:
+    """Turns what broken files of others provoke in parsers and arrays into one `SourceError`."""
+    try:
+        yield
+    except HumanSceneError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, ZeroDivisionError) as error:
+        raise SourceError(f"{source}: its content is not that of {name} ({type(error).__name__}: {error})") from error
 
 
 def write_sequence(dataset: Dataset, sequence: Sequence, out: Path, options: ConvertOptions, *,
@@ -155,7 +186,7 @@ def write_sequence(dataset: Dataset, sequence: Sequence, out: Path, options: Con
     shutil.rmtree(partial, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        counts = _write(partial, sequence, options, on_frame)
+        counts = _write(partial, dataset, sequence, options, on_frame)
         if not counts["images"]:
             raise SourceError(f"{dataset.name} {sequence.name}: no image is left to write; check --every, --limit "
                               "and --only-people")
@@ -174,13 +205,18 @@ def write_sequence(dataset: Dataset, sequence: Sequence, out: Path, options: Con
     return {**report, **counts, "bytes": size, "skipped": False}
 
 
-def _write(folder: Path, sequence: Sequence, options: ConvertOptions, on_frame: Callable[[], object]
+def _write(folder: Path, dataset: Dataset, sequence: Sequence, options: ConvertOptions, on_frame: Callable[[], object]
            ) -> dict[str, int]:
     counts = {"images": 0, "with_truth": 0, "with_people": 0}
     several = len(sequence.cameras) > 1
     placed: dict[str, tuple[int, str, str, NDArray[np.float64]]] = {}  # static camera -> its transform
     with SceneBagWriter(folder, compress=True) as writer:
-        for frame in sequence.frames():
+        frames = sequence.frames()
+        while True:
+            with foreign_content(dataset.name, Path(sequence.name)):
+                frame = next(frames, None)
+            if frame is None:
+                break
             on_frame()
             truth = frame.truth
             if options.only_people and (truth is None or not truth.people_known):

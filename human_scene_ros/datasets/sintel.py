@@ -9,6 +9,7 @@ metres; optical axes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     image_size,
     pinhole,
@@ -69,13 +71,13 @@ def _tagged(path: Path) -> bytes:
     return data
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     root = source / "training" if (source / "training").is_dir() else source
     image_root = root / "final" if (root / "final").is_dir() else root / "clean"
     folders = sorted(p for p in require(image_root, "training/final (or clean) of MPI Sintel").iterdir() if p.is_dir())
     if not folders:
         raise SourceError(f"{image_root} holds no sequence folders")
-    return [_sequence(root, folder, options) for folder in folders]
+    return {folder.name: partial(_sequence, root, folder, options) for folder in folders}
 
 
 def _sequence(root: Path, folder: Path, options: ConvertOptions) -> Sequence:
@@ -100,4 +102,4 @@ def _sequence(root: Path, folder: Path, options: ConvertOptions) -> Sequence:
                     exact_depth=True, facts={"images": folder.parent.name, "fps": FPS})
 
 
-DATASETS = (Dataset("sintel", "MPI Sintel with depth and cameras", "film CC BY 3.0, see its page", _open),)
+DATASETS = (Dataset("sintel", "MPI Sintel with depth and cameras", "film CC BY 3.0, see its page", _find),)

@@ -9,6 +9,7 @@ of frames where its `campose_valid` is 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from human_scene_ros.datasets.sequence import (
     ConvertOptions,
     Dataset,
     DatasetFrame,
+    Found,
     Sequence,
     image_size,
     pinhole,
@@ -35,12 +37,12 @@ from human_scene_ros.sources.message_fields import FrameTruth
 FPS = 30.0
 
 
-def _open(source: Path, options: ConvertOptions) -> list[Sequence]:
+def _find(source: Path, options: ConvertOptions) -> Found:
     files = sorted(p for part in ("sequenceFiles/*/*.pkl", "*/*.pkl", "*.pkl") for p in source.glob(part))
     if not files:
         raise SourceError(f"{source / 'sequenceFiles'} holds no SPLIT/SEQ.pkl; expected sequenceFiles/ and "
                           "imageFiles/ of 3DPW side by side")
-    return [_sequence(file, options) for file in files]
+    return {file.stem: partial(_sequence, file, options) for file in files}
 
 
 def _image_folder(file: Path) -> Path:
@@ -88,4 +90,4 @@ def _sequence(file: Path, options: ConvertOptions) -> Sequence:
                            "frames_without_camera": int((~valid.any(axis=0)).sum())})
 
 
-DATASETS = (Dataset("3dpw", "3D Poses in the Wild", "MPI, non-commercial research", _open),)
+DATASETS = (Dataset("3dpw", "3D Poses in the Wild", "MPI, non-commercial research", _find),)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.datasets.registry import DATASETS
-from human_scene_ros.datasets.sequence import ConvertOptions, write_sequence
+from human_scene_ros.datasets.sequence import ConvertOptions, open_sequences, write_sequence
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import make_transform
 from human_scene_ros.sources.reader import BagSource, open_source
@@ -25,7 +25,8 @@ def convert(name: str, source: Path, out: Path, **options: object) -> dict[str, 
     """Convert a folder and return recording by sequence."""
     chosen = ConvertOptions(**options)  # type: ignore[arg-type]
     dataset = DATASETS[name]
-    return {s.name: Path(write_sequence(dataset, s, out, chosen)["folder"]) for s in dataset.open(source, chosen)}
+    return {s.name: Path(write_sequence(dataset, s, out, chosen)["folder"])
+            for s in open_sequences(dataset, source, chosen)}
 
 
 def opened(folder: Path, camera: str = "camera") -> BagSource:

@@ -34,7 +34,7 @@ from human_scene_ros.sources.reader import open_source
 from helpers import REPOSITORY
 
 CAMERA = PinholeCamera(64, 48, 60.0, 60.0, 31.5, 23.5)
-NOTHING = Dataset("test", "a test", "none", lambda source, options: [])
+NOTHING = Dataset("test", "a test", "none", lambda source, options: {})
 
 
 def make_scenes(root: Path, scenes: int = 2, frames: int = 3) -> None:
@@ -73,6 +73,10 @@ def test_sequences_are_chosen_kept_and_replaced(tmp_path: Path, capsys: pytest.C
     assert main([*command, "--limit", "1", "--overwrite", "--json"]) == 0
     with BagReader(tmp_path / "out" / "fire_seq-02") as bag:
         assert bag.topics["/camera/image/compressed"].count == 1
+    Path(tmp_path / "fire/seq-02/frame-000001.pose.txt").unlink()
+    assert main([*command, "--sequence", "fire_seq-01"]) == 0  # another sequence that is broken does not matter
+    assert main([*command, "--sequence", "fire_seq-02"]) == 2
+    assert "frame-000001.pose.txt is missing; expected it beside frame-000001.color.png" in capsys.readouterr().err
     assert main([*command, "--sequence", "nobody"]) == 2
     assert "has no sequence nobody; it has fire_seq-01, fire_seq-02" in capsys.readouterr().err
 
@@ -137,6 +141,18 @@ def test_depth_that_is_no_depth_is_refused(tmp_path: Path):
     (tmp_path / "fire/seq-01/frame-000000.pose.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1")
     with pytest.raises(SourceError, match=r"holds uint8 \(48, 64, 3\); expected a 16-bit grey depth image"):
         convert("7scenes", tmp_path / "fire", tmp_path / "out")
+
+
+def test_content_that_only_looks_right_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "takes").mkdir()
+    (tmp_path / "takes.json").write_text("[{")
+    assert main(["convert", "dataset", "egoexo4d", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "its content is not that of egoexo4d (JSONDecodeError" in capsys.readouterr().err
+    make_scenes(tmp_path / "fire", 1)
+    (tmp_path / "fire/seq-01/frame-000001.pose.txt").write_text("1 0 0 x")
+    assert main(["convert", "dataset", "7scenes", str(tmp_path / "fire"), str(tmp_path / "out")]) == 2
+    assert "its content is not that of 7scenes (ValueError: could not convert" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_stamps_are_exact():

@@ -201,8 +201,8 @@ def test_emdb_names_what_is_missing(tmp_path: Path):
     with pytest.raises(SourceError, match=r"images holds 3 images; P0_09_outdoor_walk_data\.pkl says 4"):
         convert("emdb", tmp_path / "EMDB", tmp_path / "out", people=False)
     file = tmp_path / "EMDB/P0/09_outdoor_walk/P0_09_outdoor_walk_data.pkl"
-    file.write_bytes(pickle.dumps({"camera": {}, "n_frames": 4}))
-    with pytest.raises(SourceError, match=r"lacks 'name'; it holds camera, n_frames"):
+    file.write_bytes(pickle.dumps({"name": "x", "n_frames": 4}))
+    with pytest.raises(SourceError, match=r"lacks 'camera'; it holds name, n_frames"):
         convert("emdb", tmp_path / "EMDB", tmp_path / "out", people=False)
 
 
