@@ -22,6 +22,7 @@ from human_scene_ros.evaluation.trajectory import trajectory_errors
 FRAMES, JOINTS = 12, 24
 ROT = Rotation.from_euler("xyz", [0.4, -1.0, 2.0]).as_matrix()
 FEET = [7, 10, 8, 11]
+EMDB_JOINTS = [0, 1, 2, 4, 5, 16, 17, 18, 19]
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -179,8 +180,8 @@ PROPERTIES: dict[str, Property] = {
     "pa_mpjpe_mm": Property(metrics.pa_mpjpe_mm, (shifted, turned, grown, shifted_per_frame), (mirrored, bent)),
     "pa_mve_j_mm": Property(lambda p, g: metrics.pa_mve_j_mm(p[:, 3:], g[:, 3:], p, g), (shifted, turned, grown),
                             (mirrored, bent)),
-    "mpjae_deg": Property(lambda p, g: metrics.mpjae_deg(rotations(p)[:, [0, 1, 2, 4, 5, 16, 17, 18, 19]], rotations(g)),
-                          (), (grown, bent)),
+    "mpjae_deg": Property(lambda p, g: metrics.mpjae_deg(rotations(p)[:, EMDB_JOINTS], rotations(g)), (),
+                          (grown, bent)),
     "pck": Property(lambda p, g: metrics.pck(p, g, 80.0), (shifted, shifted_per_frame), (turned, grown_much, mirrored)),
     "pck_auc": Property(metrics.pck_auc, (shifted, shifted_per_frame), (turned, grown, bent)),
     "pcdr": Property(lambda p, g: metrics.pcdr(p[:, 0, 0], g[:, 0, 0]), (shifted,), (negated,)),
