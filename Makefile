@@ -1,6 +1,7 @@
 # make env     the environment in .env/ (repeat it freely: it goes on where it stopped, and does nothing when done)
 # make demo    the main job through real ROS 2 nodes; results in out/demo/
 #                make demo INPUT=video.mp4         make demo INPUT=bag IMAGE=/topic INFO=/topic
+# make demo-multi   four cameras, their fusion, one that dies and returns; results in out/demo_multi/
 # make test    all tests                           make test PYTEST_ARGS="test/geometry -x"
 # make lint    ruff and mypy
 # make bench   milliseconds per stage of the pipeline
@@ -17,7 +18,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out/demo
 export PYTHON TORCH PEERS TRAIN
 
-.PHONY: help env demo test lint bench clean distclean
+.PHONY: help env demo demo-multi test lint bench clean distclean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -27,6 +28,9 @@ env:
 
 demo: env
 	@./env.sh human-scene demo $(if $(INPUT),"$(INPUT)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(INFO),--info "$(INFO)") --out "$(OUT)"
+
+demo-multi: env
+	@./env.sh human-scene demo-multi $(if $(INPUT),"$(INPUT)") --out "$(if $(filter file,$(origin OUT)),out/demo_multi,$(OUT))"
 
 # Checks of message fields are off by default in ROS; tests run with them.
 test: env

@@ -58,7 +58,7 @@ def test_topics_in_the_readme_are_published_or_subscribed():
 
 def test_every_command_is_in_the_readme_and_none_else():
     rows = [line.split("|")[1] for line in section("Command line").splitlines() if line.startswith("| `")][1:]
-    assert {name for row in rows for name in re.findall(r"`([a-z]+)", row)} == set(COMMANDS)
+    assert {name for row in rows for name in re.findall(r"`([a-z-]+)", row)} == set(COMMANDS)
 
 
 def test_linked_files_and_named_folders_exist():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from human_scene_ros.evaluation import golden
 from human_scene_ros.evaluation.golden import Comparison, relative_rms
 from human_scene_ros.fusion import assignment, rotations, scale, surface, tracker, triangulation
 from human_scene_ros.fusion.extrinsics import PeopleTracks, pose_from_people
@@ -20,11 +21,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 def check_file(path: Path) -> list[Comparison]:
     """Compare one `.npz`; an empty list means that this file is about something else."""
-    check = CHECKS.get(path.stem)
-    if check is None:
-        return []
-    with np.load(path, allow_pickle=False) as arrays:
-        return [dataclasses.replace(c, name=f"{path.stem}/{c.name}") for c in check(arrays)]
+    return golden.check_file(path, CHECKS)
 
 
 def _exact(name: str, same: bool) -> Comparison:

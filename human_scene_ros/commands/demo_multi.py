@@ -219,8 +219,9 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
     # A replay at any speed: a set waits for cameras that work, however slow the machine is.
     processes.start("fusion_node", {
         "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, "sync.timeout": 20.0,
-        "sync.dead_after": 3.0, "extrinsics.wait": 2.0})
+        "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2})
     processes.start("markers_node", {"source": "people", "body": body})
+    # Each camera's images have two subscribers, its reconstructor and the recorder; the player waits for both.
     bodies = [f"/{name}/human_scene/{topic}" for name in rig.cameras for topic in ("bodies", "status")]
     processes.start("record_node", {
         "output": str((out / "scene").resolve()), "stamps": "header", "compress": True, "wait_timeout": START_LIMIT_S,
@@ -228,19 +229,18 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
                    *bodies, PEOPLE, "/extrinsics", ASSOCIATIONS, STATUS, "/tf", "/tf_static", "/diagnostics",
                    "/human_scene_markers/skeletons", "/human_scene_markers/trails"]})
     truth = [TRUTH] if len(rig.truth) else []
-    gate = f"/{rig.cameras[0]}/image/compressed"
     processes.start("bag_node", {
         "input": str(rig.source.resolve()), "rate": 0.0, "status": STATUS, "max_images": arguments.max_frames,
         "topics": [*(f"/{name}/{topic}" for name in rig.cameras for topic in ("camera_info", "image/compressed")),
                    "/tf_static", *truth],
-        "wait_for_topics": [gate], "wait_timeout": START_LIMIT_S, "ack_timeout": STALL_LIMIT_S,
+        "wait_for_subscribers": 2, "wait_timeout": START_LIMIT_S, "ack_timeout": STALL_LIMIT_S,
         "max_outstanding": min(IN_WAY * len(rig.cameras), 32)})
 
 
 # --- while it runs -----------------------------------------------------------------------------------------------
 
 def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig) -> None:
-    """Until every process is ready and has found the others; the player may begin by then, it keeps what is early."""
+    """Until every process is ready and has found the others."""
     conditions: list[tuple[str, Callable[[], bool]]] = [
         *((f"{_process(name)} to load its weights", lambda n=name: processes.says(_process(n), "ready: "))
           for name in rig.cameras),

@@ -59,9 +59,15 @@ def relative_rms(ours: Any, expected: Any, floor: float = 0.0) -> float:
     return difference / scale
 
 
-def check_file(path: Path) -> list[Comparison]:
-    """Compare one `.npz`; an empty list means that this file's subject is not part of the package."""
-    check = CHECKS.get(path.stem)
+def check_file(path: Path,
+               checks: Mapping[str, Callable[[Arrays], Iterator[Comparison]]] | None = None) -> list[Comparison]:
+    """Compare one `.npz`; an empty list means that this file is about something else.
+
+    Args:
+        path: The file.
+        checks: Name of a file -> what compares it; None = those of the metrics.
+    """
+    check = (CHECKS if checks is None else checks).get(path.stem)
     if check is None:
         return []
     with np.load(path, allow_pickle=False) as arrays:

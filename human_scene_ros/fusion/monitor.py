@@ -2,6 +2,7 @@
 
 A view's ray to a head misses the head that the other views agree on by a little. The median miss over the last
 samples says how well the pose fits; a miss that grows along the direction of walking says that the clock is off.
+What rays cannot tell: of two cameras, or of two that face each other, which one was bumped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ REACH_M = 1.0
 _MIN_SAMPLES = 30
 _RECENT = 300  # samples of the residual: a bump should be noticed within seconds
 _CORRELATED = 10.0  # so many samples in a row share their error
-_MAX_OFFSET_SIGMA_S = 0.005
+_MAX_OFFSET_SIGMA_S = 0.008
+_MIN_MOTION_M2_S2 = 2.0  # sum of squared speeds across the rays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +82,10 @@ class RigMonitor:
         has_view = np.zeros((len(T_world_camera), len(people)), bool)
         row, person = np.nonzero(own)
         has_view[view[row], person] = True
-        # Tied to somebody whom others see too: that is the one. Else the nearest person without this view.
-        shared = own & (people.num_views[None] >= 2)
+        # Tied to somebody on whom two others agree: that is the one. Two rays alone nearly meet wherever one of them
+        # was turned sideways, so they say something only where there are no more cameras.
+        working = int(np.isfinite(T_world_camera[:, 0, 0]).sum())
+        shared = own & (people.num_views[None] >= min(3, working))
         reachable = ~has_view[view] & (people.num_views[None] >= 2) & (distance < REACH_M)
         reachable &= ~shared.any(axis=1, keepdims=True)
         choice = np.where(shared, -1.0, np.where(reachable, distance, np.inf))
@@ -115,6 +119,8 @@ class RigMonitor:
         normal[:3, 3] = normal[3, :3] = velocity.sum(axis=0)
         normal[3, 3] = (velocity * velocity).sum()
         right = np.append(miss.sum(axis=0), (miss * velocity).sum())
+        if normal[3, 3] < _MIN_MOTION_M2_S2:
+            return float("nan")
         covariance = np.linalg.pinv(normal, hermitian=True)
         solution = covariance @ right
         left = miss - across @ solution[:3] - solution[3] * velocity

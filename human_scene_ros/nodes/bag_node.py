@@ -73,7 +73,7 @@ class BagConfig:
     quality: int = option(95, "JPEG quality where images are compressed here.", low=1, high=100)
     camera_name: str = option("", "Namespace of image and camera_info below the node's; empty = none.")
     frame_id: str = option("", "Optical frame of the images; empty = as recorded, videos: <camera_name>_optical_frame.")
-    wait_for_subscribers: int = option(0, "Subscribers that the image topic needs before playing starts.",
+    wait_for_subscribers: int = option(0, "Subscribers that each image topic needs before playing starts.",
                                        low=0, high=100)
     wait_for_topics: tuple[str, ...] = option((), "Topics of `topics` that need a subscriber before playing starts.")
     wait_timeout: float = option(60.0, "Seconds to wait for subscribers at most.", low=0.0, high=86400.0)
@@ -378,7 +378,8 @@ class BagNode(Node):
         deadline_s = time.monotonic() + self.config.wait_timeout
         while not self._stop.wait(0.02):
             missing = [name for name, publisher in publishers.items() if not publisher.get_subscription_count()]
-            matched = wanted if images is None else images.get_subscription_count()
+            played = [images] if images is not None else [self._outputs[name] for name in self._counted]
+            matched = min((publisher.get_subscription_count() for publisher in played), default=wanted)
             if matched >= wanted and not missing:
                 break
             if time.monotonic() > deadline_s:

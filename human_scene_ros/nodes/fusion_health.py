@@ -136,6 +136,10 @@ class FusionHealth:
         level, texts = self.notes.worst()
         if self.configure_error:
             level, texts = Level.ERROR, [self.configure_error, *texts]
+        # A wrong clock pulls at the other cameras' people too; only the worst one is named.
+        offsets = {p.camera_name: abs(p.time_offset_s) for p in places if math.isfinite(p.time_offset_s)}
+        worst = max(offsets, key=lambda name: offsets[name], default="")
+        limits = {p.camera_name: offset_warn_s if p.camera_name == worst else math.inf for p in places}
         dropped = {f.name: str(getattr(counters, f.name)) for f in dataclasses.fields(counters)}
         state = f"{State(status.state).name.lower()}, {status.output_rate:.1f} sets per second"
         sync = Report(f"{self._name}: Sync", level, "; ".join(texts) or state,
@@ -144,7 +148,7 @@ class FusionHealth:
                        "step_mean_ms": f"{1e3 * status.inference_mean:.2f}",
                        **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
         return [sync, *(self._camera_report(place, problems[place.camera_name], late.get(place.camera_name, 0),
-                                            silence[place.camera_name], offset_warn_s) for place in places)]
+                                            silence[place.camera_name], limits[place.camera_name]) for place in places)]
 
     def _camera_report(self, place: CameraPlace, problem: str, late: int, silence: str, offset_warn_s: float) -> Report:
         name = place.camera_name

@@ -38,6 +38,7 @@ _HAND_PARTS = (message_fields.VALID_LEFT_HAND | message_fields.VALID_RIGHT_HAND 
                | message_fields.VALID_EYES | message_fields.VALID_EXPRESSION)
 _ROTATION_FLOOR_RAD = math.radians(5.0)  # views agree better than they are right
 _RESIDUAL_FLOOR_M = 0.01
+_SHARED_SETS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ class FusionPeople:
         self._numbers: dict[tuple[str, str], int] = {}  # camera and track -> number
         self._counter = itertools.count()
         self._last: dict[int, tuple[float, FusedBody]] = {}  # when and how everybody was last seen
+        self._shared: dict[int, int] = {}  # person -> sets in which enough cameras saw it
 
     def configure(self, config: FusionNodeConfig) -> None:
         """Take over dynamic parameters; people stay."""
@@ -118,6 +120,7 @@ class FusionPeople:
             self._fusion.reset()
         self._numbers.clear()
         self._last.clear()
+        self._shared.clear()
         self.monitor.reset()
 
     def merge(self, keep: str, drop: str) -> bool:
@@ -200,7 +203,7 @@ class FusionPeople:
                                for name, body in zip(cameras, bodies, strict=True)], np.int64))
         frame = fusion.step(stamp_ns * 1e-9, detections)
         self.monitor.add(frame, detections, self._poses)
-        seen_now = self._bodies(frame, detections, cameras, bodies)
+        seen_now = [person for person in self._bodies(frame, detections, cameras, bodies) if self._is_somebody(person)]
         return FusedSet(self._lives(stamp_ns * 1e-9, seen_now), frame, cameras,
                         tuple(str(body.track_id) for body in bodies))
 
@@ -287,6 +290,13 @@ class FusionPeople:
         own = np.maximum(frame.residual_m[rows], _RESIDUAL_FLOOR_M)
         return float(np.mean(1.0 - np.minimum(own / np.maximum(beside, 1e-6), 1.0)))
 
+    def _is_somebody(self, person: FusedBody) -> bool:
+        """Whether enough cameras at a time have seen the person often enough."""
+        number, wanted = person.body.track_id, self.config.person.min_views
+        if len(person.views) >= wanted:
+            self._shared[number] = self._shared.get(number, 0) + 1
+        return wanted <= 1 or self._shared.get(number, 0) >= _SHARED_SETS
+
     def _lives(self, now_s: float, seen: Sequence[FusedBody]) -> tuple[FusedBody, ...]:
         """Those seen now, those of a moment ago extrapolated, and a last word on those who are forgotten."""
         shown = {person.body.track_id: person for person in seen}
@@ -298,6 +308,7 @@ class FusionPeople:
                 continue
             if gone_s > self.config.person.timeout or gone_s < 0.0:
                 del self._last[number]
+                self._shared.pop(number, None)
                 shown[number] = _moved(person, gone_s, TrackState.LOST)
             elif gone_s <= self.config.person.coast:
                 shown[number] = _moved(person, gone_s, TrackState.PREDICTED)
