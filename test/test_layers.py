@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "synthetic": _SCENE | {"synthetic"},
     "runtime": _SCENE | {"runtime", "model", "mapping"},
     "datasets": _SCENE | {"datasets", "sources"},
-    "training": _SCENE | {"training", "model", "synthetic", "evaluation", "datasets"},
+    "training": _SCENE | {"training", "model", "synthetic", "evaluation", "datasets", "sources"},
     "viewer": _SCENE | {"viewer", "evaluation"},
     "report": SHARED | {"report"},
     "nodes": _SCENE | {"nodes", "model", "runtime", "fusion", "mapping", "sources"},

@@ -173,6 +173,13 @@ class BedlamScene:
         return smplx_person(self._numbers[row], parameters, model, gender, ALL_PARTS & ~VALID_EXPRESSION, np.eye(4),
                             camera)
 
+    def pixels(self, image: Path) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB."""
+        pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise SourceError(f"{image} cannot be decoded as an image")
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
     def depth(self, image: Path) -> NDArray[np.float32] | None:
         """(H, W) metres along z, 0 = sky; None if the scene has no depth/.
 
@@ -204,6 +211,11 @@ class BedlamScene:
                 raise SourceError(f"{file} cannot be decoded as an image")
             layers[match[1]] = layers.get(match[1], np.zeros(pixels.shape, bool)) | (pixels > 127)
         return [layers[key] for key in sorted(layers)]
+
+
+def shrunk(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """`image` at another size, each pixel the mean of what it covers."""
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def read_camera_csv(path: Path) -> dict[str, tuple[NDArray[np.float64], float]]:

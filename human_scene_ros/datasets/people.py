@@ -86,14 +86,17 @@ def person(number: int, joints_camera: Array, camera: PinholeCamera, parameters:
            **meaning: Any) -> TruePerson | None:
     """A person with (55 or 127, 3) joints; None if nobody could see them in the image.
 
-    The head counts as visible when joint 15 lies in the image: data sets do not tell what hides it.
+    The head counts as visible when joint 15 lies in the image, or the face or else the neck where that joint is not
+    known: data sets do not tell what hides it.
     """
     joints_camera = np.asarray(joints_camera, np.float64)
     if not in_view(joints_camera, camera):
         return None
     if parameters is None:
         parameters, meaning = BodyParameters(), {"model_type": MODEL_OPEN, "body_model": "", "valid_parts": 0}
-    head = in_view(joints_camera[skeleton.HEAD:skeleton.HEAD + 1], camera)
+    parts = (joints_camera[[skeleton.HEAD]], joints_camera[55:60], joints_camera[[skeleton.NECK]])
+    known = (part[np.isfinite(part).all(axis=1)] for part in parts)
+    head = in_view(next((part for part in known if len(part)), parts[0]), camera)
     return TruePerson(number, parameters, joints_camera.astype(np.float32), head, float("nan"),
                       box_around(joints_camera, camera), **meaning)
 

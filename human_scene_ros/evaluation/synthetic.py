@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.body.skeleton import BODY_22, HEAD
+from human_scene_ros.body.skeleton import BODY_22, HEAD, NECK
 from human_scene_ros.evaluation import metrics
 from human_scene_ros.evaluation.depth import depth_errors
 from human_scene_ros.evaluation.matching import match_nearest
@@ -235,8 +235,18 @@ def match_heads(found: Sequence[BodyEstimate], people: Sequence[PersonTruth],
     if not found or not people:
         return []
     predicted_uv = np.stack([b.head_uv_px for b in found])
-    truth_uv = np.stack([camera.project(np.asarray(p.joints_camera, np.float64)[HEAD]) for p in people])
+    truth_uv = np.stack([camera.project(_head_point(p)) for p in people])
     return match_nearest(predicted_uv, truth_uv, MATCH_LIMIT * camera.width)
+
+
+def _head_point(person: PersonTruth) -> NDArray[np.float64]:
+    """(3,) head joint; where a truth lacks it, the middle of nose, eyes and ears, else the neck."""
+    joints = np.asarray(person.joints_camera, np.float64)
+    for part in (joints[[HEAD]], joints[55:60]):
+        known = part[np.isfinite(part).all(axis=1)]
+        if len(known):
+            return known.mean(axis=0)
+    return joints[NECK]
 
 
 def depth_pairs(estimate: SceneEstimate,

@@ -521,7 +521,9 @@ def _truth_body(person: TruePerson, camera: PinholeCamera, rot_camera_world: NDA
         parameters=person.parameters, joints_camera=np.where(known[:55, None], joints[:55], np.float32(0.0)),
         head_uv_px=np.zeros(2, np.float32), bbox_px=person.bbox_px)
     flags = np.where(known, JOINT_VISIBLE, 0).astype(np.uint8)
-    if known[15] and not person.head_visible:
+    if person.head_visible:
+        flags[15] = JOINT_VISIBLE  # also where only the face is known, not the joint
+    elif known[15]:
         flags[15] = JOINT_OCCLUDED
     description = BodyDescription(person.body_model, person.model_type == MODEL_SMPLX, person.valid_parts, 2, "p")
     fields = smplx_body_fields(body, camera, description, rot_camera_world, flags[:55], f"p{person.person_id:04d}")

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.datasets.bedlam import BedlamFrame, BedlamScene, body_folder, scene_folders
+from human_scene_ros.datasets.bedlam import BedlamFrame, BedlamScene, body_folder, scene_folders, shrunk
 from human_scene_ros.datasets.sequence import ConvertOptions
 from human_scene_ros.errors import ConfigError, SourceError
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -132,15 +131,14 @@ def _clip(scene: BedlamScene, sequence: str, images: list[Path], width: int, hei
 
 def _fill(out: Clip, t: int, scene: BedlamScene, frame: BedlamFrame, rows: dict[int, int], width: int,
           height: int) -> None:
-    pixels = cv2.imread(str(frame.image), cv2.IMREAD_COLOR)
-    depth_m = scene.depth(frame.image)
-    if pixels is None or depth_m is None or depth_m.shape != pixels.shape[:2]:
-        got = "no image" if pixels is None else f"depth {None if depth_m is None else depth_m.shape}"
-        raise SourceError(f"{frame.image}: {got}; expected an image and depth of the same size")
+    pixels, depth_m = scene.pixels(frame.image), scene.depth(frame.image)
+    if depth_m is None or depth_m.shape != pixels.shape[:2]:
+        raise SourceError(f"{frame.image} is {pixels.shape[1]}x{pixels.shape[0]} px, its depth has shape "
+                          f"{None if depth_m is None else depth_m.shape}; expected the same size")
     left, top, box_width, box_height = _central_box(frame.camera, width, height)
     camera = frame.camera.cropped(left, top, box_width, box_height).resized(width, height)
     window = np.s_[top:top + box_height, left:left + box_width]
-    out["images"][t] = cv2.resize(pixels[window], (width, height), interpolation=cv2.INTER_AREA)[..., ::-1]
+    out["images"][t] = shrunk(pixels[window], width, height)
     out["depth_m"][t] = _nearest(depth_m[window], width, height)
     out["T_world_camera"][t], out["stamp_s"][t] = frame.T_world_camera, frame.number / FPS
     if t == 0:

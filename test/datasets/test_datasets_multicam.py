@@ -92,6 +92,9 @@ def test_egohumans_is_metric_and_every_camera_sees_the_same_people(tmp_path: Pat
             np.testing.assert_allclose(np.delete(got, 3, 0), np.delete(PEOPLE[person.person_id], 3, 0), atol=1e-5)
             assert np.isnan(got[3]).all() and np.isnan(person.joints_camera[15]).all()
         assert [p.person_id for p in first.people] == [0, 1]
+        for person in first.people:  # their heads can be looked for: the face stands in for the joint
+            nose = first.camera.project(joints_of(person)[0])
+            assert person.head_visible == bool(((nose >= 0) & (nose < [64, 48])).all())
     with BagReader(folder) as reader:
         assert "/cam03/image_raw/compressed" not in reader.topics
         info = reader.deserialize("/cam02/camera_info", reader.first("/cam02/camera_info")[1])
