@@ -27,6 +27,7 @@ setup(
         ("share/human_scene_ros/msg", sorted(glob("msg/*.msg"))),
         ("share/human_scene_ros/srv", sorted(glob("srv/*.srv"))),
         ("share/human_scene_ros/demo/recording", sorted(glob("demo/recording/*"))),
+        ("share/human_scene_ros/demo/recording_multi", sorted(glob("demo/recording_multi/*"))),
     ],
     install_requires=[
         "numpy>=1.21",

@@ -71,8 +71,8 @@ class PersonConfig:
                             high=3600.0, dynamic=True)
     coast: float = option(0.5, "Seconds for which an unseen person is still published, extrapolated; 0 = never.",
                           low=0.0, high=60.0, dynamic=True)
-    min_views: int = option(1, "Nobody is published whom fewer cameras at a time have ever seen, in three sets; 2 keeps "
-                               "a weak detector's ghosts out.", low=1, high=1000, dynamic=True)
+    min_views: int = option(1, "Nobody is published whom fewer cameras at a time have ever seen, in three sets; 2 "
+                               "keeps a weak detector's ghosts out.", low=1, high=1000, dynamic=True)
     id_prefix: str = option("p", "Start of every person id; a letter first, so that ids are valid frame names.")
 
 
