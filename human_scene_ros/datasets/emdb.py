@@ -41,7 +41,7 @@ from human_scene_ros.errors import SourceError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, invert, make_transform
 from human_scene_ros.sources.calibration import Calibration
-from human_scene_ros.sources.message_fields import FrameTruth
+from human_scene_ros.sources.message_fields import FrameTruth, TruePerson
 
 FPS = 30.0
 MAX_REPROJECTION = 0.02
@@ -81,7 +81,7 @@ def _sequence(file: Path, options: ConvertOptions) -> Sequence:
     def frames() -> Iterator[DatasetFrame]:
         for i in steps:
             stamp_ns = stamp_of_index(i, FPS)
-            people = ()
+            people: tuple[TruePerson, ...] = ()
             if joints_world is not None and good[i]:
                 person = joints_world.person(i, T_camera_world[i], camera)
                 people = () if person is None else (person,)
@@ -112,7 +112,8 @@ class _Smpl:
     def joints(self, i: int) -> NDArray[np.float64]:
         return self.model.joints(self.pose[i], self.betas, self.transl[i])
 
-    def person(self, i: int, T_camera_world: NDArray[np.float64], camera: PinholeCamera) -> Any:
+    def person(self, i: int, T_camera_world: NDArray[np.float64], camera: PinholeCamera
+               ) -> TruePerson | None:
         return smpl_person(0, self.pose[i], self.betas, self.transl[i], self.joints(i), self.gender, T_camera_world,
                            camera)
 

@@ -227,7 +227,7 @@ def _caliscope_sequence(source: Path, options: ConvertOptions) -> Sequence:
     times = read_frame_times(times_file) if times_file.exists() else {}
 
     def frames() -> Iterator[DatasetFrame]:
-        pending = []  # cameras of one step, in the order of their stamps
+        pending: list[DatasetFrame] = []  # cameras of one step, in the order of their stamps
         step = -1
         for i, name, image, calibration, T_camera_world in session.images():
             if i != step:

@@ -270,7 +270,7 @@ def smplx_person(number: int, parameters: BodyParameters, model: body_model.Body
                  T_camera_source: Array, camera: PinholeCamera) -> TruePerson | None:
     """A person with SMPL-X parameters in any frame that `T_camera_source` maps to the camera."""
     in_camera = transformed(model, parameters, T_camera_source)
-    return person(number, body_model.joints(model, in_camera), camera, in_camera,
+    return person(number, body_model.joints(model, in_camera).astype(np.float64), camera, in_camera,
                   model_type=MODEL_SMPLX if model.is_smplx else MODEL_OPEN, body_model=model.name,
                   gender=GENDERS.index(gender), valid_parts=valid_parts)
 

@@ -123,9 +123,9 @@ def plain_array(value: Any) -> NDArray[np.float64]:
         if "x" in inside:  # chumpy
             return plain_array(inside["x"])
         if {"data", "indices", "indptr"} <= inside.keys():  # compressed sparse columns
-            rows, columns = inside.get("_shape", inside.get("shape"))
-            dense = np.zeros((int(rows), int(columns)))
-            column = np.repeat(np.arange(int(columns)), np.diff(inside["indptr"]))
+            rows, columns = map(int, inside["_shape"] if "_shape" in inside else inside["shape"])
+            dense = np.zeros((rows, columns))
+            column = np.repeat(np.arange(columns), np.diff(inside["indptr"]))
             dense[np.asarray(inside["indices"]), column] = inside["data"]
             return dense
     try:

@@ -515,7 +515,7 @@ def _truth_body(person: TruePerson, camera: PinholeCamera, rot_camera_world: NDA
     joint_set = next((key for key, count in JOINT_COUNTS.items() if joints.shape == (count, 3)), 0)
     if joint_set not in (2, 3):
         raise MessageError(f"truth joints_camera has shape {joints.shape}; expected (55, 3) or (127, 3)")
-    known = np.isfinite(joints).all(axis=1)
+    known = np.asarray(np.isfinite(joints).all(axis=1))
     body = BodyEstimate(
         track_id=person.person_id, track_state=1, track_age=sequence, time_since_update_s=0.0, score=1.0,  # type: ignore[arg-type]
         parameters=person.parameters, joints_camera=np.where(known[:55, None], joints[:55], np.float32(0.0)),

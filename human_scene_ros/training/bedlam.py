@@ -191,7 +191,7 @@ def match_masks(masks: list[NDArray[np.bool_]], people: tuple[TruePerson, ...], 
             votes[i, j] = mask[cells[:, 1], cells[:, 0]].sum()
     owner = [-1] * len(masks)
     while votes.size and votes.max() > 0:
-        i, j = np.unravel_index(int(votes.argmax()), votes.shape)
+        i, j = divmod(int(votes.argmax()), len(people))
         owner[i] = people[j].person_id
         votes[i], votes[:, j] = 0, 0
     return owner
