@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -52,9 +53,13 @@ from human_scene_ros.geometry.transform import ROT_WORLD_LEVEL_CAMERA, make_tran
 from human_scene_ros.sources.calibration import Calibration
 from human_scene_ros.sources.message_fields import VALID_EXPRESSION, FrameTruth, TruePerson
 
+_log = logging.getLogger(__name__)
+
 FPS = 30.0
 _LABELS = ("imgname", "pose_cam", "trans_cam", "shape", "cam_int", "cam_ext", "gender", "sub")
 _BODY_LAYERS = ("body", "clothing", "hair")
+MAX_REPROJECTION = 0.02
+"""Of the image width: joints farther from the labels' own 2-D key points mean other labels or another body model."""
 MAX_DEPTH_M = 1000.0
 """Farther is sky: renderers store a huge number there."""
 
@@ -103,6 +108,7 @@ class BedlamScene:
         self._labels: dict[str, NDArray] = {}
         self._rows: dict[str, list[int]] = {}
         self._numbers: list[int] = []  # person of each row, counted per sequence
+        self._keypoints: NDArray | None = None
         if body is not None:
             self._read_labels()
 
@@ -118,6 +124,7 @@ class BedlamScene:
                 if missing:
                     raise SourceError(f"{file} lacks {missing}; it holds {sorted(content.files)}")
                 self._labels = {key: content[key] for key in _LABELS}
+                self._keypoints = content["gtkps"] if "gtkps" in content.files else None
         except (OSError, ValueError) as error:
             raise SourceError(f"{file} cannot be read as labels of BEDLAM: {error}") from error
         identities: dict[str, dict[tuple[str, int], int]] = {}
@@ -172,6 +179,24 @@ class BedlamScene:
             betas=np.asarray(labels["shape"], np.float32)[:model.num_betas])
         return smplx_person(self._numbers[row], parameters, model, gender, ALL_PARTS & ~VALID_EXPRESSION, np.eye(4),
                             camera)
+
+    def check_keypoints(self, image: Path) -> float:
+        """Median distance (px) of the projected body joints of an image from the labels' own; NaN without either.
+
+        Warns where it is large: the labels are made with other joints in later releases, so it is no error.
+        """
+        (frame,) = self.frames(image.parent.name, [image])
+        errors = []
+        for row in self._rows.get(image.name, []) if self._keypoints is not None else []:
+            person = next((p for p in frame.people if p.person_id == self._numbers[row]), None)
+            if person is not None and len(self._keypoints[row]) >= 22:  # type: ignore[index]
+                uv = frame.camera.project(person.joints_camera[:22].astype(np.float64))
+                errors.append(np.linalg.norm(uv + 0.5 - self._keypoints[row][:22, :2], axis=1))  # type: ignore[index]
+        error_px = float(np.nanmedian(errors)) if errors else float("nan")
+        if error_px > MAX_REPROJECTION * frame.camera.width:
+            _log.warning("%s: body joints fall %.1f px (median) beside gtkps of the labels; are these the SMPL-X "
+                         "labels of BEDLAM, and is the body model SMPL-X of that gender?", image.name, error_px)
+        return error_px
 
     def pixels(self, image: Path) -> NDArray[np.uint8]:
         """(H, W, 3) RGB."""
@@ -279,6 +304,10 @@ def _sequence(scene: BedlamScene, name: str, options: ConvertOptions) -> Sequenc
     images = scene.images(name)
     images = [images[i] for i in options.kept(range(len(images)))]
 
+    facts: dict[str, object] = {"depth": (scene.folder / "depth").is_dir()}
+    if options.people and images:
+        facts["keypoint_error_px"] = scene.check_keypoints(images[0])
+
     def frames() -> Iterator[DatasetFrame]:
         for frame in scene.frames(name, images):
             stamp_ns = stamp_of_index(frame.number, FPS)
@@ -288,7 +317,7 @@ def _sequence(scene: BedlamScene, name: str, options: ConvertOptions) -> Sequenc
 
     return Sequence(f"{scene.folder.name}_{name}", len(images), frames, "Unreal's, turned to x forward, y left, z up; "
                     "metres", (*scene.sources, scene.folder / "ground_truth" / "camera" / f"{name}_camera.csv"),
-                    exact_depth=True, facts={"depth": (scene.folder / "depth").is_dir()})
+                    exact_depth=True, facts=facts)
 
 
 DATASETS = (Dataset("bedlam", "BEDLAM", "MPI, non-commercial research", _find),)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.model import OPEN_BODY_PATH, load_body_model, rest_joints
 from human_scene_ros.cli import main
-from human_scene_ros.datasets.bedlam import pose_from_unreal
+from human_scene_ros.datasets.bedlam import BedlamScene, pose_from_unreal
 from human_scene_ros.datasets.exr import read_exr
 from human_scene_ros.datasets.sequence import ConvertOptions
 from human_scene_ros.errors import ConfigError, SourceError
@@ -82,6 +82,7 @@ def make_bedlam(folder: Path, frames: list[SyntheticFrame]) -> None:
         for person in frame.people:
             K = frame.camera.K.copy()
             K[:2, 2] += 0.5  # the labels count pixels from their corners
+            uv = frame.camera.project(person.joints_camera.astype(np.float64))
             offset = np.array([0.1 * t, -0.2, 0.3])
             T_camera_world = np.eye(4)
             T_camera_world[:3, 3] = offset
@@ -89,7 +90,7 @@ def make_bedlam(folder: Path, frames: list[SyntheticFrame]) -> None:
                     ("imgname", f"{SEQUENCE}/{name}.png"), ("pose_cam", person.parameters.full_pose().reshape(-1)),
                     ("trans_cam", person.parameters.transl - offset), ("shape", person.parameters.betas),
                     ("cam_int", K), ("cam_ext", T_camera_world), ("gender", ("male", "female")[person.person_id % 2]),
-                    ("sub", f"rp_subject_{person.person_id}"), ("gtkps", np.zeros((127, 2)))):
+                    ("sub", f"rp_subject_{person.person_id}"), ("gtkps", np.resize(uv + 0.5, (127, 2)))):
                 labels[key].append(value)
     camera = folder / "ground_truth/camera" / f"{SEQUENCE}_camera.csv"
     camera.parent.mkdir(parents=True)
@@ -135,6 +136,18 @@ def test_recording_holds_what_was_rendered(bedlam, tmp_path: Path):
                 np.testing.assert_allclose(person.joints_camera, expected.joints_camera, atol=2e-5)
                 np.testing.assert_allclose(person.parameters.transl, expected.parameters.transl, atol=1e-5)
                 assert person.gender == (2, 1)[number % 2]
+
+
+def test_labels_are_compared_with_their_own_keypoints(bedlam, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    source, body, frames = bedlam
+    scene = BedlamScene(source, body)
+    assert scene.check_keypoints(scene.images(SEQUENCE)[0]) < 0.05 and not caplog.records
+    make_bedlam(tmp_path / SCENE, frames[:1])
+    labels = dict(np.load(tmp_path / f"{SCENE}.npz"))
+    np.savez(tmp_path / f"{SCENE}.npz", **(labels | {"trans_cam": labels["trans_cam"] + [0.5, 0.0, 0.0]}))
+    scene = BedlamScene(tmp_path / SCENE, body)
+    assert scene.check_keypoints(scene.images(SEQUENCE)[0]) > 3.2
+    assert "beside gtkps of the labels" in caplog.text
 
 
 def test_shards_train_like_those_of_our_worlds(bedlam, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
