@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation
 from human_scene_ros.body.model import OPEN_BODY_PATH, joints, load_body_model
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.datasets.people import find_body_file, gender_of, hand_bases, load_smpl
-from human_scene_ros.datasets.rich import _parameters, read_calibration
+from human_scene_ros.datasets.rich import _parameters, _world, read_calibration
 from human_scene_ros.datasets.safe_pickle import load_npy_dict, load_pickle
 from human_scene_ros.errors import SourceError
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -98,7 +98,9 @@ def test_damaged_pickles_are_named(tmp_path: Path):
         load_npy_dict(tmp_path / "plain.npy")
 
 
-def test_official_smpl_pickles_of_chumpy_and_scipy_load_without_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("protocol", [0, 2])  # as Python 2 wrote them: copy_reg, and NEWOBJ
+def test_official_smpl_pickles_of_chumpy_and_scipy_load_without_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                     protocol: int):
     """The file wraps arrays in chumpy's class and the regressor in a sparse matrix; neither may be needed."""
     module = types.ModuleType("chumpy.ch")
     module.Ch = type("Ch", (), {"__module__": "chumpy.ch", "__init__": lambda self, x: setattr(self, "x", x)})
@@ -108,7 +110,7 @@ def test_official_smpl_pickles_of_chumpy_and_scipy_load_without_both(tmp_path: P
     content = arrays | {"shapedirs": module.Ch(arrays["shapedirs"]), "v_template": module.Ch(arrays["v_template"]),
                         "J_regressor": sparse.csc_matrix(arrays["J_regressor"])}
     file = tmp_path / "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"
-    file.write_bytes(pickle.dumps(content, 2))
+    file.write_bytes(pickle.dumps(content, protocol))
     model = load_smpl(find_body_file(tmp_path, "SMPL", "neutral", "a test"))
     pose, transl, joints_world = smpl_motion(1)
     np.testing.assert_allclose(model.joints(pose[0], BETAS, transl[0]), joints_world[0], atol=1e-9)
@@ -360,6 +362,16 @@ def test_rich_names_what_is_missing(tmp_path: Path, missing: str, complaint: str
     (tmp_path / "RICH" / missing).unlink()
     with pytest.raises(SourceError, match=complaint):
         convert("rich", tmp_path / "RICH", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("sequence", "variant"), [("LectureHall_003_wipingchairs1", "_chair"),
+                                                   ("LectureHall_009_021_reparingprojector1", "_chair"),
+                                                   ("LectureHall_018_yoga1", "_yoga"), ("ParkingLot2_009", "")])
+def test_the_lecture_hall_was_scanned_twice(tmp_path: Path, sequence: str, variant: str):
+    scene = sequence.split("_")[0]
+    (tmp_path / "multicam2world").mkdir()
+    with pytest.raises(SourceError, match=rf"{scene}{variant}_multicam2world\.json is missing"):
+        _world(tmp_path, scene, sequence)
 
 
 def test_rich_needs_the_model_of_the_gender(tmp_path: Path):
