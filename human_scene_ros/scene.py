@@ -49,6 +49,22 @@ class ScaleSource(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True)
+class PoseHint:
+    """Where something other than this camera's images says the camera is: wheels, an inertial unit, a network.
+
+    Args:
+        T_hint_camera: (4, 4) pose of the optical frame in any frame that does not jump (REP-105: odom). Only its change
+            from image to image is used.
+        rotation_noise: Standard deviation of that change, radians.
+        translation_noise_m: The same, metres.
+    """
+
+    T_hint_camera: NDArray[np.float64]
+    rotation_noise: float = 0.01
+    translation_noise_m: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
 class CameraFrame:
     """One image of one camera, lens distortion removed.
 
@@ -58,6 +74,7 @@ class CameraFrame:
         camera_frame: Name of the optical frame (`header.frame_id`), "" if there is none.
         camera: Intrinsics of exactly this image, None when the camera is not calibrated.
         depth_m: (H, W) float32 metres along z from a depth sensor registered to the image; None without.
+        pose_hint: Expected camera motion, helps the odometry; None without.
     """
 
     stamp_ns: int
@@ -65,6 +82,7 @@ class CameraFrame:
     camera_frame: str = ""
     camera: PinholeCamera | None = None
     depth_m: NDArray[np.float32] | None = None
+    pose_hint: PoseHint | None = None
 
 
 @dataclasses.dataclass(frozen=True)

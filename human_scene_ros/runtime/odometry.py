@@ -23,7 +23,7 @@ from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.arrays import check_shape
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, invert, make_transform
-from human_scene_ros.scene import TrackingStatus
+from human_scene_ros.scene import PoseHint, TrackingStatus
 
 Array = NDArray[np.float64]
 
@@ -45,10 +45,12 @@ class OdometryConfig:
         sensor_depth_noise: The same of depth whose scale is trusted.
         min_inlier_fraction: A new keyframe is made when fewer inliers are left of the most that the keyframe had.
         still_px: Median displacement below which the camera has not moved; its pose then stays as it is.
-        acceleration: Standard deviation of what the camera does, m/s^2: decides where the picture alone cannot
-            tell a small turn from a small step.
+        acceleration: Standard deviation of what the camera does, m/s^2, with depth of 10 % noise: decides where the
+            picture alone cannot tell a small turn from a small step. Less is believed of steps where depth is worse.
         turn_acceleration: The same of its turning, rad/s^2.
         max_hold_s: Constant velocity is assumed no longer than this when tracking fails.
+        velocity_kept: Share of the last velocity that the next frame is expected to have. Where a step looks like
+            a turn (a distant or flat scene), an expected step would confirm itself for ever; this lets it fade.
         max_keyframes: Old keyframes kept, to return to instead of starting a new one.
         carry_scale: 1: depth of a new keyframe is scaled to agree with the old keyframe's points; 0: it is
             taken as it comes; between: geometric mixture.
@@ -61,14 +63,15 @@ class OdometryConfig:
     corner_distance_px: float = 8.0
     window_px: int = 16  # OpenCV takes 8 columns at a time: 16 are faster than 13 or 15
     max_forward_backward_px: float = 0.5
-    tracking_noise_px: float = 0.7
+    tracking_noise_px: float = 0.3
     depth_noise: float = 0.2
     sensor_depth_noise: float = 0.03
     min_inlier_fraction: float = 0.7
     still_px: float = 0.2
-    acceleration: float = 3.0
+    acceleration: float = 2.0
     turn_acceleration: float = 6.0
     max_hold_s: float = 0.5
+    velocity_kept: float = 0.7
     max_keyframes: int = 4
     carry_scale: float = 0.7
 
@@ -80,7 +83,7 @@ class OdometryConfig:
                                 ("sensor_depth_noise", 0.0, 10.0),
                                 ("min_inlier_fraction", 0.0, 1.0), ("still_px", 0.0, 10.0),
                                 ("acceleration", 1e-3, 1e4), ("turn_acceleration", 1e-3, 1e4),
-                                ("max_hold_s", 0.0, 60.0),
+                                ("max_hold_s", 0.0, 60.0), ("velocity_kept", 0.0, 1.0),
                                 ("max_keyframes", 1, 100), ("carry_scale", 0.0, 1.0)):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -126,6 +129,7 @@ class OdometryState:
         still_uv_px: (N, 2) where the current keyframe's corners were when the pose last changed; NaN = unknown.
         keyframes_made: Keyframes since the start.
         measured_ns: Stamp of the last frame whose pose was measured.
+        T_hint_camera: (4, 4) the hint of the last frame; None without.
     """
 
     stamp_ns: int
@@ -137,6 +141,7 @@ class OdometryState:
     still_uv_px: NDArray[np.float32]
     keyframes_made: int
     measured_ns: int
+    T_hint_camera: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +177,8 @@ class KeyframeOdometry:
 
     def step(self, image: NDArray[np.uint8], camera: PinholeCamera, stamp_ns: int, depth_m: NDArray[np.floating],
              depth_camera: PinholeCamera, people: NDArray[np.bool_] | None = None,
-             state: OdometryState | None = None, *,
-             trust_depth_scale: bool = False) -> tuple[OdometryResult, OdometryState]:
+             state: OdometryState | None = None, *, trust_depth_scale: bool = False,
+             hint: PoseHint | None = None) -> tuple[OdometryResult, OdometryState]:
         """Pose of one frame.
 
         Args:
@@ -185,6 +190,8 @@ class KeyframeOdometry:
             people: (h, w) True on people, who move; None without.
             state: What the previous step returned; None starts at the identity.
             trust_depth_scale: The depth is metric (a sensor): never rescale it to older keyframes.
+            hint: Where something else says the camera is. From the second one on it is the expected motion in place
+                of constant velocity, for as long as tracking fails.
 
         Raises:
             ShapeError: An array does not fit its camera.
@@ -195,13 +202,16 @@ class KeyframeOdometry:
             check_shape("people", people, (depth_camera.height, depth_camera.width))
         view = _View(*self._gray(image, camera), stamp_ns, _DepthLookup(np.asarray(depth_m), depth_camera, people),
                      trust_depth_scale)
-        if state is None:
-            return self._start(view)
-        predicted = self._predict(state, stamp_ns)
+        result, state = self._start(view) if state is None else self._go_on(view, state, hint)
+        return result, dataclasses.replace(state, T_hint_camera=None if hint is None else hint.T_hint_camera)
+
+    def _go_on(self, view: _View, state: OdometryState,
+               hint: PoseHint | None) -> tuple[OdometryResult, OdometryState]:
+        predicted, prior_noise = self._predict(state, view.stamp_ns, hint)
         if not state.keyframes or _differs(view.camera, state.camera):
             # Corners of another image size or lens cannot be followed; the pose is carried over.
             return self._rekey(view, state, predicted, TrackingStatus.LOST)
-        return self._track(view, state, predicted)
+        return self._track(view, state, predicted, prior_noise)
 
     def _gray(self, image: NDArray[np.uint8], camera: PinholeCamera) -> tuple[NDArray[np.uint8], PinholeCamera]:
         width = min(self.config.image_width_px, camera.width)
@@ -222,13 +232,26 @@ class KeyframeOdometry:
         status = TrackingStatus.OK if enough else TrackingStatus.LOW_TEXTURE
         return OdometryResult(np.eye(4), status, corners, corners, enough, False, 1.0, float("nan")), state
 
-    def _predict(self, state: OdometryState, stamp_ns: int) -> Array:
-        """T_origin_camera at `stamp_ns` by constant velocity, no further than `max_hold_s` from a measurement."""
+    def _predict(self, state: OdometryState, stamp_ns: int,
+                 hint: PoseHint | None) -> tuple[Array, tuple[float, float]]:
+        """T_origin_camera at `stamp_ns` and its standard deviations (radians, metres).
+
+        By the hint's motion, else by constant velocity, no further than `max_hold_s` from a measurement.
+        """
+        c = self.config
+        if hint is not None and state.T_hint_camera is not None:
+            T_last_now = invert(state.T_hint_camera) @ hint.T_hint_camera
+            return rigid(state.T_origin_camera @ T_last_now), (hint.rotation_noise, hint.translation_noise_m)
         last = min(state.stamp_ns, stamp_ns)
-        limit_ns = state.measured_ns + int(self.config.max_hold_s * 1e9)
+        limit_ns = state.measured_ns + int(c.max_hold_s * 1e9)
         dt_s = max(0.0, (min(stamp_ns, limit_ns) - last) * 1e-9)
-        T_last_now = make_transform(cv2.Rodrigues(state.rotation_rate * dt_s)[0], state.velocity * dt_s)
-        return rigid(state.T_origin_camera @ T_last_now)
+        T_last_now = make_transform(cv2.Rodrigues(state.rotation_rate * dt_s)[0],
+                                    c.velocity_kept * state.velocity * dt_s)
+        # What a frame may differ from the prediction; more when the last ones were not measured.
+        since_s = min(max((stamp_ns - state.measured_ns) * 1e-9, 0.03), 10.0)
+        doubt = (state.keyframes[0].depth_noise if state.keyframes else c.depth_noise) / 0.1
+        return (rigid(state.T_origin_camera @ T_last_now),
+                (c.turn_acceleration * since_s ** 2, c.acceleration / max(doubt, 0.1) * since_s ** 2))
 
     def _make_keyframe(self, view: _View, T_origin_keyframe: Array, scale: float, number: int) -> Keyframe:
         c = self.config
@@ -281,11 +304,9 @@ class KeyframeOdometry:
         inliers[np.flatnonzero(good)[agree]] = True
         return _Fix(keyframe, rigid(keyframe.T_origin_keyframe @ invert(T_camera_keyframe)), inliers, good, uv)
 
-    def _track(self, view: _View, state: OdometryState, predicted: Array) -> tuple[OdometryResult, OdometryState]:
+    def _track(self, view: _View, state: OdometryState, predicted: Array,
+               prior_noise: tuple[float, float]) -> tuple[OdometryResult, OdometryState]:
         c = self.config
-        # What a frame may differ from the prediction; more when the last ones were not measured.
-        since_s = min(max((view.stamp_ns - state.measured_ns) * 1e-9, 0.03), 10.0)
-        prior_noise = (c.turn_acceleration * since_s ** 2, c.acceleration * since_s ** 2)
         fix = self._locate(state.keyframes[0], view, predicted, prior_noise)
         shift = np.linalg.norm(fix.uv_px - state.still_uv_px, axis=1)
         shift = shift[fix.tracked & np.isfinite(shift)]

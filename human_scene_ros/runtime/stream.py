@@ -46,6 +46,7 @@ from human_scene_ros.runtime.world import WorldAlignment, align_world, level_wor
 from human_scene_ros.scene import (
     BodyEstimate,
     CameraFrame,
+    PoseHint,
     ScaleSource,
     SceneEstimate,
     TrackingStatus,
@@ -56,6 +57,7 @@ logger = logging.getLogger(__name__)
 MIN_SIDE_PX = 16
 FOCAL_FRAMES = 10  # frames whose focal estimates are averaged when the camera is not calibrated
 BODY_JOINTS = 22
+GUARD_NOISE = (0.03, 0.05)  # what a network's pose may be wrong from frame to frame, radians and metres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ class StreamConfig:
         max_people: People per frame at most, the best scores first.
         duplicate_distance_m: Of two heads nearer than this across the viewing ray, the weaker is dropped.
         mask_threshold: Person probability from which a pixel is a person; 0 = the preset's own.
-        camera_pose: "auto": by the network where it has a pose head, else by odometry; "static": never moves.
+        camera_pose: "auto": by the network where it has a pose head, else by odometry; "guarded": by odometry that
+            expects the motion of the network's pose head, which holds where tracking fails; "static": never moves.
         reset_interval: Frames after which the recurrent state starts afresh, poses being chained; 0 = never.
         use_depth: Take metric scale from the frame's depth image when it has one.
         depth_scale_ema: Share of each new frame in the running depth scale.
@@ -85,7 +88,7 @@ class StreamConfig:
     max_people: int = 20
     duplicate_distance_m: float = 0.12
     mask_threshold: float = 0.0
-    camera_pose: Literal["auto", "network", "odometry", "static"] = "auto"
+    camera_pose: Literal["auto", "network", "odometry", "guarded", "static"] = "auto"
     reset_interval: int = 0
     use_depth: bool = True
     depth_scale_ema: float = 0.02
@@ -172,9 +175,9 @@ class HumanSceneStream:
 
     @config.setter
     def config(self, config: StreamConfig) -> None:
-        if config.camera_pose == "network" and not self.network.config.pose_head:
-            raise ConfigError(f"stream.camera_pose = 'network', but the network '{self.network.config.name}' has no "
-                              f"pose head; use 'auto' or 'odometry'")
+        if config.camera_pose in ("network", "guarded") and not self.network.config.pose_head:
+            raise ConfigError(f"stream.camera_pose = '{config.camera_pose}', but the network "
+                              f"'{self.network.config.name}' has no pose head; use 'auto' or 'odometry'")
         self._config = config
         birth_score = config.min_score or self.network.config.birth_threshold
         self._tracker = Tracker(self.body_model, dataclasses.replace(config.track, birth_score=birth_score),
@@ -419,8 +422,13 @@ class HumanSceneStream:
         people = _dilated(dense.person)
         if sensed is not None:
             people = _sampled(people.astype(np.uint8), dense_camera, camera) > 0
+        hint = frame.pose_hint
+        if way == "guarded" and T_chain is not None and np.isfinite(T_chain).all():
+            T_scaled = T_chain.copy()
+            T_scaled[:3, 3] *= scale
+            hint = PoseHint(T_scaled, *GUARD_NOISE)
         result, state = self._odometry.step(frame.image, camera, frame.stamp_ns, depth, depth_camera, people,
-                                            memory.odometry, trust_depth_scale=sensed is not None)
+                                            memory.odometry, trust_depth_scale=sensed is not None, hint=hint)
         ratio = 1.0
         if self.config.scale_source == "odometry" and not sensed and np.isfinite(result.depth_ratio):
             ratio = float(np.clip(result.depth_ratio, 0.5, 2.0))

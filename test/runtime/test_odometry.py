@@ -15,7 +15,7 @@ from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, invert, make_transform, rotation_angle
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, solve_pose
-from human_scene_ros.scene import TrackingStatus
+from human_scene_ros.scene import PoseHint, TrackingStatus
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planes import CAMERA, pose, render  # noqa: E402 - lies next to this file
@@ -265,3 +265,48 @@ def _ate(estimate, truth):
     centred, target = estimate - estimate.mean(0), truth - truth.mean(0)
     rotation, _ = Rotation.align_vectors(target, centred)
     return float(np.sqrt(np.mean(np.sum((rotation.apply(centred) - target) ** 2, axis=1))))
+
+
+def test_a_hint_carries_the_pose_where_there_is_nothing_to_see():
+    """Five images are blank: constant velocity overshoots a turn that the hint knows."""
+    poses = [pose(0.02 * i, yaw_deg=2.0 * min(i, 12)) for i in range(22)]
+    T_odom_origin = pose(3.0, 1.0, -2.0, 70.0)
+
+    def last(hinted):
+        odometry, state = KeyframeOdometry(SHARP), None
+        for i, T in enumerate(poses):
+            image, depth = render(T)
+            if 11 <= i < 16:
+                image = np.zeros_like(image)
+            hint = PoseHint(T_odom_origin @ T) if hinted else None
+            result, state = odometry.step(image, CAMERA, i * FRAME_NS, depth, CAMERA, None, state, hint=hint)
+            if 11 <= i < 16:
+                assert result.status in (TrackingStatus.LOST, TrackingStatus.LOW_TEXTURE)
+                if hinted:
+                    np.testing.assert_allclose(invert(T) @ result.T_origin_camera, np.eye(4), atol=0.02)
+        return np.linalg.norm((invert(poses[-1]) @ result.T_origin_camera)[:3, 3])
+
+    assert last(hinted=True) < 0.02
+
+
+def test_a_wrong_hint_does_not_beat_what_is_seen():
+    poses = walk(25)
+    odometry, state, rng = KeyframeOdometry(SHARP), None, np.random.default_rng(1)
+    for i, T in enumerate(poses):
+        image, depth = render(T)
+        noisy = T @ pose(*rng.normal(0.0, 0.03, 3), *rng.normal(0.0, 1.0, 2))
+        result, state = odometry.step(image, CAMERA, i * FRAME_NS, depth, CAMERA, None, state,
+                                      hint=PoseHint(noisy, 0.03, 0.05))
+        off = invert(T) @ result.T_origin_camera
+        assert np.linalg.norm(off[:3, 3]) < 0.02 and np.degrees(rotation_angle(off[:3, :3])) < 0.3
+
+
+def test_a_wrong_velocity_fades():
+    """A frame that was misplaced must not be repeated by the frames after it, where they cannot tell."""
+    odometry = KeyframeOdometry()
+    _, state = follow([np.eye(4)] * 2)
+    state = dataclasses.replace(state, velocity=np.array([1.0, 0.0, 0.0]), keyframes=())
+    dark = np.zeros((240, 320, 3), np.uint8)
+    result, _ = odometry.step(dark, CAMERA, 2 * FRAME_NS, np.ones((240, 320)), CAMERA, None, state)
+    expected = odometry.config.velocity_kept * FRAME_NS * 1e-9
+    np.testing.assert_allclose(result.T_origin_camera[:3, 3], [expected, 0.0, 0.0], atol=1e-9)
