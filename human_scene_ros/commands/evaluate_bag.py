@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import sys
 import threading
@@ -254,10 +253,11 @@ def _executor(arguments: argparse.Namespace, jobs: int) -> Iterator[Executor]:
         with ThreadPoolExecutor(min(arguments.workers, jobs)) as pool:
             yield pool
         return
-    if importlib.util.find_spec("distributed") is None:
-        raise ConfigError(f"--cluster {arguments.cluster} needs Dask: pip install distributed (the same version as "
-                          "on the cluster)")
-    from distributed import Client
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(f"--cluster {arguments.cluster} needs Dask: pip install distributed, the same version as "
+                          f"on the cluster ({error})") from error
 
     try:
         client = Client(arguments.cluster, timeout=20)

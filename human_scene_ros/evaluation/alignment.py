@@ -56,20 +56,25 @@ def umeyama(src: NDArray[np.floating], dst: NDArray[np.floating], *, with_scale:
     src, dst = np.asarray(src, np.float64), np.asarray(dst, np.float64)
     if src.shape != dst.shape or src.ndim < 2 or src.shape[-1] != 3 or src.shape[-2] < 1:
         raise ShapeError(f"src has shape {src.shape}, dst has {dst.shape}; expected the same (..., N, 3)")
-    weight = np.ones(src.shape[:-1]) if weights is None else np.asarray(weights, np.float64)
-    if weight.shape != src.shape[:-1]:
-        raise ShapeError(f"weights has shape {weight.shape}; expected {src.shape[:-1]}")
-    weight = (weight / weight.sum(axis=-1, keepdims=True))[..., None]
-
-    mean_src, mean_dst = (weight * src).sum(axis=-2), (weight * dst).sum(axis=-2)
-    src_c, dst_c = src - mean_src[..., None, :], dst - mean_dst[..., None, :]
-    covariance = np.swapaxes(weight * dst_c, -1, -2) @ src_c
+    if weights is None:
+        mean_src, mean_dst = (np.einsum("...ni->...i", points) / points.shape[-2] for points in (src, dst))
+        src_c, dst_c = src - mean_src[..., None, :], dst - mean_dst[..., None, :]
+        covariance = np.swapaxes(dst_c, -1, -2) @ src_c / src.shape[-2]
+        variance = np.einsum("...ni,...ni->...", src_c, src_c) / src.shape[-2]
+    else:
+        weight = np.asarray(weights, np.float64)
+        if weight.shape != src.shape[:-1]:
+            raise ShapeError(f"weights has shape {weight.shape}; expected {src.shape[:-1]}")
+        weight = (weight / weight.sum(axis=-1, keepdims=True))[..., None]
+        mean_src, mean_dst = (weight * src).sum(axis=-2), (weight * dst).sum(axis=-2)
+        src_c, dst_c = src - mean_src[..., None, :], dst - mean_dst[..., None, :]
+        covariance = np.swapaxes(weight * dst_c, -1, -2) @ src_c
+        variance = (weight[..., 0] * (src_c**2).sum(axis=-1)).sum(axis=-1)
     U, D, Vt = np.linalg.svd(covariance)
     sign = np.sign(np.linalg.det(U) * np.linalg.det(Vt))
     S = np.ones_like(D)
     S[..., 2] = sign
     R = (U * S[..., None, :]) @ Vt
-    variance = (weight[..., 0] * (src_c**2).sum(axis=-1)).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         s = (D * S).sum(axis=-1) / variance if with_scale else np.ones_like(variance)
         degenerate = ~(D[..., 1] > _RANK_LIMIT * D[..., 0])
