@@ -46,7 +46,10 @@ def mean_distance(predicted: NDArray[np.floating], truth: NDArray[np.floating]) 
 
 
 def _in_blocks(measure: Callable[[Array, Array], Array], predicted: Array, truth: Array, size: int = 1024) -> Array:
-    """(..., J, 3) twice -> (...) or (..., J), as `measure` gives: blocks that stay in the processor's cache are twice as fast as all at once."""
+    """(..., J, 3) twice -> (...) or (..., J), as `measure` gives.
+
+    Blocks that stay in the processor's cache are twice as fast as all at once.
+    """
     shape = truth.shape[:-2]
     ours, true = (x.reshape(-1, *x.shape[-2:]) for x in (predicted, truth))
     parts = [measure(ours[k:k + size], true[k:k + size]) for k in range(0, len(true), size)]
