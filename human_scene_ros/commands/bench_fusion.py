@@ -58,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=None, help="default 300, or 150 with more than 4 people")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=1, help="runs of which the fastest median counts (default 1)")
+    parser.add_argument("--ros", action="store_true", help="through a real fusion_node and its topics")
+    parser.add_argument("--rate", type=float, default=1.0, help="with --ros: speed of the cameras (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -65,7 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Generate, fuse, score, print."""
     frames = arguments.frames if arguments.frames is not None else (150 if arguments.people > 4 else 300)
     clip = generate(MultiviewConfig(arguments.scenario, arguments.views, arguments.people, frames, arguments.seed))
-    scores = run_clip(clip, repeat=arguments.repeat).scores
+    if arguments.ros:
+        from human_scene_ros.commands.bench_fusion_ros import run_clip_over_ros
+
+        scores = run_clip_over_ros(clip, arguments.rate)
+    else:
+        scores = run_clip(clip, repeat=arguments.repeat).scores
     scores = {"scenario": arguments.scenario, "views": len(clip.T_world_camera_true), "people": arguments.people,
               "seed": arguments.seed} | scores
     if arguments.json:

@@ -426,11 +426,10 @@ def _draw(rig: Rig, found: _Recorded, arguments: argparse.Namespace, out: Path, 
 
 
 def _moment(rig: Rig, found: _Recorded) -> int:
-    """The stamp at which most cameras see most people, the later half first: trails have grown by then."""
+    """The stamp at which people are seen by most cameras; the later half first, trails have grown by then."""
     def worth(stamp: int) -> float:
-        message = found.people[stamp]
-        views = sum(p.num_views for p in message.people if p.state == TrackState.CONFIRMED)
-        return views + (0.5 if stamp > np.median(rig.stamps_ns) else 0.0)
+        views = [p.num_views - 2 if p.state == TrackState.CONFIRMED else -1 for p in found.people[stamp].people]
+        return sum(views) + (0.5 if stamp > np.median(rig.stamps_ns) else 0.0)
 
     return max(sorted(found.people), key=worth)
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.optimize import linear_sum_assignment
 
+from human_scene_ros.fusion.bundle import adjust
 from human_scene_ros.fusion.rotations import project_to_rotations
-from human_scene_ros.geometry.transform import invert, make_transform
+from human_scene_ros.geometry.transform import invert, make_transform, rotation_angle
 
 Array = NDArray[np.float64]
 
@@ -32,6 +33,10 @@ _MIN_FRAMES = 30
 _MIN_RATIO = 0.15
 _MIN_SPEED_STD_M_S = 0.1
 _MIN_SPREAD_M = 0.15
+_WIDE_M = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2)
+_RAY_FOCAL_PX = 800.0  # rays are adjusted as pixels of such a camera
+_MAX_TURN_RAD = math.radians(15.0)
+_MAX_SHIFT_M = 1.0
 
 
 class ExtrinsicsStatus(enum.IntEnum):
@@ -240,11 +245,20 @@ def _ransac(x: Array, y: Array, tries: int, rng: np.random.Generator) -> tuple[f
     return float(cost[best]), R[best], t[best]
 
 
-def _refine(x: Array, y: Array, R: Array, t: Array, steps: int) -> tuple[Array, Array]:
-    """Iteratively reweighted fit with weights 1 / (1 + (f / 0.15)^2)^2 of the frames' errors f."""
-    for _ in range(steps):
+def _refine(x: Array, y: Array, R: Array, t: Array, steps: int, widths: tuple[float, ...] = ()) -> tuple[Array, Array]:
+    """Iteratively reweighted fit with weights 1 / (1 + (f / s)^2)^2 of the frames' errors f.
+
+    Args:
+        x: (n, J, 3) in a.
+        y: (n, J, 3) in b.
+        R: Start.
+        t: Start.
+        steps: With s = 0.15 m.
+        widths: Larger s, metres, of the steps before: a start that is far off must not choose who is an outlier.
+    """
+    for width in (*widths, *[0.15] * steps):
         f = _frame_errors(R, t, x, y)
-        w = np.repeat(1.0 / (1.0 + (f / 0.15)**2)**2, x.shape[1])
+        w = np.repeat(1.0 / (1.0 + (f / width)**2)**2, x.shape[1])
         R, t, good = fit_rigid(y.reshape(-1, 3), x.reshape(-1, 3), w)
         if not good:
             break
@@ -275,7 +289,7 @@ def _solve(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...],
     best: tuple[float, float, Array, Array] | None = None
     for _, dt, R, t in starts[:4]:
         x, y = _matched(a, b, pairing, dt)
-        R, t = _refine(x, y, R, t, 6)
+        R, t = _refine(x, y, R, t, 6, _WIDE_M)
         cost = _robust_cost(_frame_errors(R, t, x, y))
         for step in (0.1, 0.04, 0.01) if range_s > 0.0 else ():
             improved = True
@@ -370,3 +384,78 @@ def rig_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -
                 mean = np.einsum("n,nij->ij", w / w.sum(), T)
                 poses[name] = make_transform(project_to_rotations(mean[:3, :3]), mean[:3, 3])
     return poses
+
+
+def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[str, Array],
+                    pairs: Mapping[tuple[str, str], PairExtrinsics], *, max_moments: int = 150) -> dict[str, Array]:
+    """The poses of `rig_from_pairs`, adjusted to the rays of the joints alone.
+
+    Depths of a monocular network are wrong along the rays and bias every pair; rays of the same joint at the same time
+    meet. Scale stays that of the two best connected cameras. Cameras whose adjusted pose is far from where it began, or
+    whose rays do not meet better there, keep it.
+
+    Args:
+        tracks: Camera -> people.
+        T_root_camera: Camera -> (4, 4), root first.
+        pairs: Who is who between two cameras, and the offset of their clocks.
+        max_moments: Moments of each person that take part.
+    """
+    names = list(T_root_camera)
+    if len(names) < 2:
+        return dict(T_root_camera)
+    rays, weights = [], []
+    for person in _people_of(tracks, names, pairs):
+        first = next(name for name in names if name in person)
+        stamps = tracks[first].stamp_s
+        stamps = stamps[np.linspace(0, len(stamps) - 1, min(len(stamps), max_moments)).astype(int)]
+        seen = np.full((len(names), len(stamps), *tracks[first].joints.shape[2:]), np.nan)
+        for v, name in enumerate(names):
+            if name in person:
+                offset = _offset_between(pairs, first, name)
+                seen[v] = _resampled(tracks[name].stamp_s + offset, tracks[name].joints[person[name]], stamps)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rays.append((seen[..., :2] / seen[..., 2:]).reshape(len(names), -1, 2))
+        weights.append((np.isfinite(seen).all(axis=-1) & (seen[..., 2] > 0.1)).reshape(len(names), -1).astype(float))
+    if not rays:
+        return dict(T_root_camera)
+    uv, weight = _RAY_FOCAL_PX * np.concatenate(rays, axis=1), np.concatenate(weights, axis=1)
+    start = np.stack([invert(T_root_camera[name]) for name in names])
+    focal, principal = np.full((len(names), 2), _RAY_FOCAL_PX), np.zeros((len(names), 2))
+    before = adjust(start, uv, focal, principal, weight, iterations=0)
+    after = adjust(start, uv, focal, principal, weight)
+    refined = {}
+    for v, name in enumerate(names):
+        difference = start[v] @ invert(after.T_camera_world[v])
+        near = rotation_angle(difference[:3, :3]) < _MAX_TURN_RAD and np.linalg.norm(difference[:3, 3]) < _MAX_SHIFT_M
+        known = np.isfinite(after.residual_px[v]).sum() >= _MIN_FRAMES
+        better = known and np.nanmedian(after.residual_px[v]) <= np.nanmedian(before.residual_px[v])
+        refined[name] = invert(after.T_camera_world[v]) if near and better else T_root_camera[name]
+    return refined
+
+
+def _people_of(tracks: Mapping[str, PeopleTracks], names: list[str],
+               pairs: Mapping[tuple[str, str], PairExtrinsics]) -> list[dict[str, int]]:
+    """Groups of tracks that trusted pairs connect, as camera -> row; the best pairs first, one track per camera."""
+    group = {(name, i): {name: i} for name in names for i in range(len(tracks[name].joints))}
+    trusted = [(key, pair) for key, pair in pairs.items() if pair.status <= ExtrinsicsStatus.LOW_MOTION
+               and key[0] in names and key[1] in names]
+    for (a, b), pair in sorted(trusted, key=lambda item: -item[1].inliers):
+        for i, j in enumerate(pair.pairing):
+            if j >= 0 and group[a, i] is not group[b, j] and not set(group[a, i]) & set(group[b, j]):
+                group[a, i].update(group[b, j])
+                for name, row in group[b, j].items():
+                    group[name, row] = group[a, i]
+    found: list[dict[str, int]] = []
+    for members in group.values():
+        if len(members) >= 2 and all(members is not other for other in found):
+            found.append(members)
+    return found
+
+
+def _offset_between(pairs: Mapping[tuple[str, str], PairExtrinsics], a: str, b: str) -> float:
+    """What to add to the stamps of b; 0 where nobody knows."""
+    if (a, b) in pairs:
+        return pairs[a, b].offset_s if pairs[a, b].offset_observable else 0.0
+    if (b, a) in pairs:
+        return -pairs[b, a].offset_s if pairs[b, a].offset_observable else 0.0
+    return 0.0

@@ -21,6 +21,7 @@ from human_scene_ros.fusion.extrinsics import (
     PairExtrinsics,
     PeopleTracks,
     pose_from_people,
+    refined_by_rays,
     rig_from_pairs,
 )
 from human_scene_ros.nodes.fusion_people import CameraBodies
@@ -113,8 +114,11 @@ def calibrate(tracks: Mapping[str, PeopleTracks], T_world_first: Array, frames: 
     pairs: dict[tuple[str, str], PairExtrinsics] = {}
     for a, b in itertools.combinations(cameras, 2):
         if len(tracks[a].joints) and len(tracks[b].joints):
-            pairs[a, b] = pose_from_people(tracks[a], tracks[b])
-    poses = rig_from_pairs(pairs, cameras[0])
+            # Stamps are believed first: searching the clocks too costs accuracy where depths are noisy.
+            pairs[a, b] = pose_from_people(tracks[a], tracks[b], known_offset_s=0.0)
+            if pairs[a, b].status > ExtrinsicsStatus.LOW_MOTION:
+                pairs[a, b] = pose_from_people(tracks[a], tracks[b])
+    poses = refined_by_rays(tracks, rig_from_pairs(pairs, cameras[0]), pairs)
     places, lines, success = [], [], True
     for name in cameras:
         mine = [pair for key, pair in pairs.items() if name in key]

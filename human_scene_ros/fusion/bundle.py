@@ -1,0 +1,194 @@
+"""Poses of a rig from the pixels of points that several cameras see: bundle adjustment with a robust loss.
+
+What people calibration leaves over is mostly depth: each camera's joints are wrong along its rays. Pixels know
+nothing of that. Gauss-Newton with Levenberg's damping over poses and points together, points eliminated by the Schur
+complement (Triggs et al. 1999, section 6). Scale and the first camera stay as they are given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from human_scene_ros.geometry.arrays import check_shape
+from human_scene_ros.geometry.transform import make_transform
+
+Array = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleResult:
+    """Adjusted poses and points.
+
+    Args:
+        T_camera_world: (V, 4, 4).
+        points_world: (N, 3); NaN where fewer than two cameras see the point.
+        residual_px: (V, N) distance of the projection from the pixel; NaN where unseen.
+        sigma: (V, 6) standard deviations of translation (m) and rotation vector (rad) in the camera's frame, at fixed
+            scale and first camera; from the spread of the inliers' residuals.
+    """
+
+    T_camera_world: Array
+    points_world: Array
+    residual_px: Array
+    sigma: Array
+
+
+def triangulated(T_camera_world: NDArray[np.floating], rays: NDArray[np.floating],
+                 weights: NDArray[np.floating]) -> Array:
+    """(N, 3) points nearest to their rays.
+
+    Args:
+        T_camera_world: (V, 4, 4).
+        rays: (V, N, 2) normalised image coordinates x / z, y / z.
+        weights: (V, N), 0 = unseen.
+    """
+    rows = T_camera_world[:, None, :2, :] - rays[..., None] * T_camera_world[:, None, 2:3, :]  # (V, N, 2, 4)
+    rows = rows * weights[..., None, None]
+    A = np.einsum("vnri,vnrj->nij", rows[..., :3], rows[..., :3])
+    b = -np.einsum("vnri,vnr->ni", rows[..., :3], rows[..., 3])
+    points = np.full((rays.shape[1], 3), np.nan)
+    good = (weights > 0.0).sum(axis=0) >= 2
+    points[good] = np.linalg.solve(A[good] + 1e-12 * np.eye(3), b[good][..., None])[..., 0]
+    return points
+
+
+def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], focal_px: NDArray[np.floating],
+           principal_px: NDArray[np.floating], confidence: NDArray[np.floating], *, huber_px: float = 3.0,
+           iterations: int = 50) -> BundleResult:
+    """Refine the poses of all cameras but the first.
+
+    Args:
+        T_camera_world: (V, 4, 4) a start within some degrees and decimetres.
+        uv_px: (V, N, 2) pixels without distortion; the same N points in every camera.
+        focal_px: (V, 2).
+        principal_px: (V, 2).
+        confidence: (V, N) weights, 0 = unseen; NaN pixels count as unseen.
+        huber_px: Residuals beyond it count linearly.
+        iterations: At most.
+    """
+    V, N = uv_px.shape[:2]
+    check_shape("uv_px", uv_px, (V, N, 2))
+    check_shape("confidence", confidence, (V, N))
+    T = np.array(T_camera_world, np.float64)
+    seen = np.isfinite(uv_px).all(axis=2) & (confidence > 0.0)
+    seen &= seen.sum(axis=0) >= 2
+    weight = np.where(seen, confidence, 0.0)
+    rays = np.where(seen[..., None], (np.nan_to_num(uv_px) - principal_px[:, None]) / focal_px[:, None], 0.0)
+    # The baseline of the first two cameras fixes the scale.
+    baseline = float(np.linalg.norm(_centres(T)[1] - _centres(T)[0]))
+    points = triangulated(T, rays, weight)
+    points[~np.isfinite(points).all(axis=1)] = 0.0
+    damping = 1e-3
+    cost = _cost(T, points, rays, focal_px, weight, huber_px)
+    for _ in range(iterations):
+        step_cameras, step_points = _step(T, points, rays, focal_px, weight, huber_px, damping)
+        tried_T, tried_points = _moved(T, step_cameras), points + step_points
+        tried = _cost(tried_T, tried_points, rays, focal_px, weight, huber_px)
+        if tried < cost:
+            done = cost - tried < 1e-9 * cost
+            T, points, cost, damping = tried_T, tried_points, tried, max(0.3 * damping, 1e-9)
+            if done:
+                break
+        else:
+            damping *= 10.0
+            if damping > 1e6:
+                break
+    factor = baseline / max(float(np.linalg.norm(_centres(T)[1] - _centres(T)[0])), 1e-9)
+    origin = _centres(T)[0]
+    points = origin + factor * (points - origin)
+    for v in range(1, V):
+        T[v, :3, 3] = -T[v, :3, :3] @ (origin + factor * (_centres(T)[v] - origin))
+    residual, _, _ = _residuals(T, points, rays, focal_px)
+    distance = np.where(seen, np.linalg.norm(residual, axis=2), np.nan)
+    points[~seen.any(axis=0)] = np.nan
+    return BundleResult(T, points, distance, _sigma(T, points, rays, focal_px, weight, huber_px, distance))
+
+
+def _centres(T_camera_world: Array) -> Array:
+    return -np.einsum("vji,vj->vi", T_camera_world[:, :3, :3], T_camera_world[:, :3, 3])
+
+
+def _moved(T: Array, step: Array) -> Array:
+    """Poses after (V, 6) steps of translation and rotation vector in the camera's frame."""
+    moved = T.copy()
+    for v in range(len(T)):
+        moved[v] = make_transform(Rotation.from_rotvec(step[v, 3:]).as_matrix(), step[v, :3]) @ T[v]
+    return moved
+
+
+def _residuals(T: Array, points: Array, rays: Array, focal: NDArray[np.floating]) -> tuple[Array, Array, Array]:
+    """(V, N, 2) pixels, (V, N, 3) points in the cameras, (V, N, 2, 3) their derivative."""
+    local = np.einsum("vij,nj->vni", T[:, :3, :3], points) + T[:, None, :3, 3]
+    z = np.where(np.abs(local[..., 2]) < 1e-3, 1e-3, local[..., 2])
+    residual = (local[..., :2] / z[..., None] - rays) * focal[:, None]
+    derivative = np.zeros((*local.shape[:2], 2, 3))
+    derivative[..., 0, 0] = focal[:, None, 0] / z
+    derivative[..., 1, 1] = focal[:, None, 1] / z
+    derivative[..., :, 2] = -focal[:, None] * local[..., :2] / (z * z)[..., None]
+    return residual, local, derivative
+
+
+def _cost(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array, huber: float) -> float:
+    residual, local, _ = _residuals(T, points, rays, focal)
+    size = np.linalg.norm(residual, axis=2)
+    loss = np.where(size < huber, 0.5 * size**2, huber * (size - 0.5 * huber))
+    return float((weight * loss).sum() + 1e6 * ((local[..., 2] < 0.1) & (weight > 0.0)).sum())
+
+
+def _normal(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array,
+            huber: float) -> tuple[Array, Array, Array, Array, Array]:
+    """Blocks of the normal equations: cameras, cameras x points, points, and both right sides."""
+    residual, local, derivative = _residuals(T, points, rays, focal)
+    size = np.linalg.norm(residual, axis=2)
+    w = weight * np.minimum(1.0, huber / np.maximum(size, 1e-9))
+    cross = np.zeros((*local.shape, 3))  # d local / d rotation vector = -[local]x
+    cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = local[..., 2], -local[..., 1], local[..., 0]
+    cross -= np.swapaxes(cross, -1, -2)
+    to_camera = np.concatenate([derivative, derivative @ cross], axis=3)  # (V, N, 2, 6)
+    to_point = derivative @ T[:, None, :3, :3]
+    weighted = w[..., None, None] * to_camera
+    A = np.einsum("vnri,vnrj->vij", weighted, to_camera)
+    B = np.einsum("vnri,vnrj->vnij", weighted, to_point)
+    C = np.einsum("vnri,vnrj,vn->nij", to_point, to_point, w)
+    a = -np.einsum("vnri,vnr->vi", weighted, residual)
+    c = -np.einsum("vnri,vnr,vn->ni", to_point, residual, w)
+    return A, B, C, a, c
+
+
+def _reduced(A: Array, B: Array, C: Array) -> tuple[Array, Array]:
+    """The cameras' system once the points are eliminated, without the first camera; and C^-1."""
+    V = len(A)
+    inverse = np.linalg.inv(C + 1e-9 * np.eye(3))
+    S = -np.einsum("vnij,njk,wnlk->viwl", B, inverse, B)
+    for v in range(V):
+        S[v, :, v] += A[v]
+    return S[1:, :, 1:].reshape(6 * (V - 1), 6 * (V - 1)), inverse
+
+
+def _step(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array, huber: float,
+          damping: float) -> tuple[Array, Array]:
+    A, B, C, a, c = _normal(T, points, rays, focal, weight, huber)
+    A = A + damping * np.einsum("vii->vi", A)[:, :, None] * np.eye(6)
+    C = C + damping * np.einsum("nii->ni", C)[:, :, None] * np.eye(3)
+    S, inverse = _reduced(A, B, C)
+    right = a - np.einsum("vnij,njk,nk->vi", B, inverse, c)
+    cameras = np.zeros((len(T), 6))
+    cameras[1:] = np.linalg.lstsq(S, right[1:].reshape(-1), rcond=1e-14)[0].reshape(-1, 6)
+    move = np.einsum("nij,nj->ni", inverse, c - np.einsum("vnij,vi->nj", B, cameras))
+    return cameras, np.where((weight > 0.0).any(axis=0)[:, None], move, 0.0)
+
+
+def _sigma(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array, huber: float,
+           distance: Array) -> Array:
+    good = np.nan_to_num(points)
+    A, B, C, _, _ = _normal(T, good, rays, focal, weight, huber)
+    S, _ = _reduced(A, B, C + 1e-6 * np.eye(3))
+    spread = float(np.nanmedian(distance)) / 1.177  # median of a Rayleigh distribution
+    covariance = np.linalg.pinv(S, rcond=1e-10, hermitian=True) * spread**2 * float(np.mean(weight[weight > 0.0]))
+    sigma = np.zeros((len(T), 6))
+    sigma[1:] = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(-1, 6)
+    return sigma
