@@ -53,7 +53,7 @@ def _in_blocks(measure: Callable[[Array, Array], Array], predicted: Array, truth
     shape = truth.shape[:-2]
     ours, true = (x.reshape(-1, *x.shape[-2:]) for x in (predicted, truth))
     parts = [measure(ours[k:k + size], true[k:k + size]) for k in range(0, len(true), size)]
-    return np.concatenate(parts).reshape(*shape, *parts[0].shape[1:]) if parts else np.empty(shape)
+    return np.concatenate(parts).reshape((*shape, *parts[0].shape[1:])) if parts else np.empty(shape)
 
 
 def _lengths(vectors: Array) -> Array:

@@ -91,6 +91,15 @@ def test_pa_mpjpe_ignores_every_similarity(motion):
     np.testing.assert_allclose(metrics.pa_mpjpe_mm(moved(truth, 0.3), truth), 0.0, atol=1e-9)
 
 
+def test_one_person_and_many_are_measured_alike(motion):
+    predicted, truth = (np.concatenate([x] * 40).reshape(30, 40, 22, 3) for x in motion)
+    for measure in (metrics.mpjpe_mm, metrics.pa_mpjpe_mm):
+        together = measure(predicted, truth)
+        assert together.shape == (30, 40)
+        assert measure(predicted[3, 7], truth[3, 7]) == pytest.approx(together[3, 7], rel=1e-12)
+        assert measure(predicted[:0], truth[:0]).shape == (0, 40)
+
+
 def test_one_joint_moved_by_a_known_amount():
     truth = np.random.default_rng(0).normal(size=(1, 22, 3))
     predicted = truth.copy()
