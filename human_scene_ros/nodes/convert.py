@@ -170,18 +170,21 @@ def from_transform(transform: Any) -> tuple[str, str, int, Matrix]:
             stamp_ns(transform.header.stamp), T_parent_child)
 
 
-def to_camera_frame(header: Any, image: NDArray[np.uint8], calibration: Calibration | None) -> CameraFrame:
+def to_camera_frame(header: Any, image: NDArray[np.uint8], calibration: Calibration | None,
+                    depth_m: NDArray[np.float32] | None = None) -> CameraFrame:
     """A decoded image with the stamp and frame of its message; lens distortion is removed here.
 
     Args:
         header: std_msgs/Header of the image message.
         image: (H, W, 3) uint8 RGB.
         calibration: Of this image size; None = not calibrated.
+        depth_m: (H, W) along z, registered to the image; None = no depth.
     """
     if calibration is not None:
         image = calibration.undistorted(image)
+        depth_m = None if depth_m is None else calibration.undistorted(depth_m, nearest=True)
     return CameraFrame(stamp_ns(header.stamp), image, header.frame_id.lstrip("/"),
-                       None if calibration is None else calibration.camera)
+                       None if calibration is None else calibration.camera, depth_m)
 
 
 def to_tf_message(transforms: Iterable[tuple[str, str, int, Matrix]]) -> Any:

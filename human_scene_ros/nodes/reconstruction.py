@@ -151,6 +151,7 @@ def stream_config(config: ReconstructorConfig) -> StreamConfig:
     return StreamConfig(
         min_score=config.bodies.min_score, max_people=config.bodies.max_people, camera_pose=config.camera_pose,
         reset_interval=config.model.reset_interval, precision=config.model.precision,
+        use_depth=config.input.use_depth, scale_source=config.scale.source, depth_scale_ema=config.scale.ema,
         track=TrackConfig(max_distance_m=config.track.max_distance, timeout_s=config.track.timeout,
                           confirm_hits=config.track.confirm_hits),
         smoothing=SmoothingConfig(min_cutoff_hz=config.smoothing.min_cutoff, beta=config.smoothing.beta))

@@ -46,6 +46,9 @@ class InputConfig:
                             low=0.0, high=3600.0, dynamic=True)
     rectified: Literal["auto", "always", "never"] = option(
         "auto", "Is lens distortion removed already (use P, not K and D)? auto: if the topic name has 'rect'.")
+    use_depth: bool = option(False, "Take depth images (topic `depth`, 16UC1 mm or 32FC1 m, registered to the image) "
+                             "for metric scale and camera motion.")
+    depth_tolerance: float = option(0.02, "Seconds between an image and its depth image, at most.", low=0.0, high=1.0)
     silence_warning: float = option(5.0, "Seconds without an image until diagnostics warn.", low=0.5,
                                     high=3600.0, dynamic=True)
 
@@ -112,6 +115,16 @@ class MapConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScaleConfig:
+    """Where metres come from."""
+
+    source: Literal["auto", "network", "odometry"] = option(
+        "auto", "auto: depth images where they come, else the network by the focal length; network: never depth; "
+        "odometry: as auto, and each image's depth is brought to that of the odometry's keyframe.", dynamic=True)
+    ema: float = option(0.02, "Share of each new depth image in the running scale.", low=0.0, high=1.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class TfConfig:
     """Which transforms are sent."""
 
@@ -153,10 +166,12 @@ class ReconstructorConfig:
     smoothing: SmoothingConfig = SmoothingConfig()
     cloud: CloudConfig = CloudConfig()
     map: MapConfig = MapConfig()
+    scale: ScaleConfig = ScaleConfig()
     tf: TfConfig = TfConfig()
     path: PathConfig = PathConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
-    camera_pose: Literal["auto", "network", "odometry", "static"] = option(
-        "auto", "Where the camera's motion comes from; static for a camera that never moves.")
+    camera_pose: Literal["auto", "network", "odometry", "guarded", "static"] = option(
+        "auto", "Where the camera's motion comes from; auto = the network's pose head, else odometry; guarded = "
+        "odometry that expects the motion of the pose head; static for a camera that never moves.")
     camera_name: str = option("camera", "Name of the camera in messages and diagnostics.")
     autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")

@@ -97,7 +97,8 @@ class ReconstructorNode(LifecycleNode):
             image = decode_message(arrival.message)
         with health.stage("undistort"):
             calibration = self._input.calibration(image.shape[1], image.shape[0])
-            frame = convert.to_camera_frame(header, image, calibration)
+            depth_m = self._input.depth(convert.stamp_ns(header.stamp), image.shape[1], image.shape[0])
+            frame = convert.to_camera_frame(header, image, calibration, depth_m)
         with health.stage("step"):
             estimate = self._reconstruction.stream.step(frame)
         with health.stage("map"):
