@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import abc
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -128,8 +129,9 @@ class BagSource(FrameSource):
             self.name = f"{path} {self.image_topic}"
             self._camera = self.image_topic.strip("/").split("/")[0]
             self._several = truth_topic(TRUTH_POSE, self._camera) in self._bag.topics
-            self._truth, self._pose, self._depth = (
-                self._index(self._truth_topic(t)) for t in (TRUTH_BODIES, TRUTH_POSE, TRUTH_DEPTH))
+            self._truth, self._pose = (self._index(self._truth_topic(t)) for t in (TRUTH_BODIES, TRUTH_POSE))
+            depth_topic = self._truth_topic(TRUTH_DEPTH)
+            self._depth = _Cursor(path, depth_topic) if depth_topic in self._bag.topics else None
             self._infos = self._index(self.info_topic) if self._pose and self.info_topic else {}
         except BaseException:
             self._bag.close()
@@ -161,7 +163,7 @@ class BagSource(FrameSource):
                               None if calibration is None else calibration.camera)
 
     def truth_at(self, stamp_ns: int) -> FrameTruth | None:
-        depth = self._depth.get(stamp_ns)
+        depth = None if self._depth is None else self._depth.at(stamp_ns)
         depth_m = None if depth is None else decode_depth_message(self._message(TRUTH_DEPTH, depth))
         if stamp_ns in self._truth:
             return truth_from_message(self._message(TRUTH_BODIES, self._truth[stamp_ns]), depth_m)
@@ -183,11 +185,46 @@ class BagSource(FrameSource):
 
     def close(self) -> None:
         self._bag.close()
+        if self._depth is not None:
+            self._depth.close()
 
     def _index(self, topic: str) -> dict[int, bytes]:
         if topic not in self._bag.topics:
             return {}
         return {header_stamp_ns(data): data for _, _, data in self._bag.messages([topic])}
+
+
+class _Cursor:
+    """Messages of a topic by stamp, read along with who asks, so that a long recording needs no more memory.
+
+    Stamps must rise in the recording, as `SceneBagWriter.write_truth` writes them. Asking for rising stamps takes
+    one pass in all; an earlier stamp starts over.
+    """
+
+    def __init__(self, path: Path, topic: str) -> None:
+        self._path, self._topic = path, topic
+        self._bag: BagReader | None = None
+        self._messages: Iterator[tuple[str, int, bytes]] = iter(())
+        self._previous_ns: float = math.inf  # stamps of the message before the one that is held, and of that one
+        self._held_ns: float = math.inf
+        self._data = b""
+
+    def at(self, stamp_ns: int) -> bytes | None:
+        """The message with exactly this stamp."""
+        if stamp_ns <= self._previous_ns:
+            self.close()
+            self._bag = BagReader(self._path)
+            self._messages = self._bag.messages([self._topic])
+            self._previous_ns = self._held_ns = -math.inf
+        while self._held_ns < stamp_ns:
+            self._previous_ns = self._held_ns
+            _, _, self._data = next(self._messages, ("", 0, b""))
+            self._held_ns = header_stamp_ns(self._data) if self._data else math.inf
+        return self._data if self._held_ns == stamp_ns else None
+
+    def close(self) -> None:
+        if self._bag is not None:
+            self._bag.close()
 
 
 class VideoSource(FrameSource):

@@ -164,7 +164,7 @@ def _fill_person(out: Clip, at: tuple[int, int], person: TruePerson, camera: Pin
     out["head_uv"][at] = head
     # The joint lies behind the skin, so its own pixel is the person's unless something is in front.
     out["head_visible"][at] = inside and bool(mask[max(row - 1, 0):row + 2, max(column - 1, 0):column + 2].any())
-    uv = camera.project(person.joints_camera.astype(np.float64))
+    uv = camera.project(person.joints_camera[:22].astype(np.float64))  # without fingers, which would outweigh the body
     with np.errstate(invalid="ignore"):
         seen = ((uv >= 0) & (uv < [camera.width, camera.height])).all(axis=1)
     cells = np.rint(uv[seen]).astype(int).clip(0, [camera.width - 1, camera.height - 1])

@@ -99,6 +99,22 @@ def test_truth_without_people_and_depth(tmp_path: Path) -> None:
         assert next(iter(source)).camera is None
 
 
+def test_depth_is_found_in_any_order_of_asking(tmp_path: Path) -> None:
+    """Depth is read along with who asks; frames without it, steps back and repeated questions must not matter."""
+    with_depth = (0, 3, 4, 7)
+    with SceneBagWriter(tmp_path / "scene") as writer:
+        for i in range(9):
+            depth_m = np.full((48, 64), 1.0 + i) if i in with_depth else None
+            writer.write_camera("/camera/image", picture(i), CAMERA, stamp(i), "c")
+            writer.write_truth(FrameTruth(stamp(i), CAMERA, np.eye(4), (), depth_m), camera_frame="c")
+    with open_source(tmp_path / "scene") as source:
+        for i in (*range(9), 4, 4, 0, 8, 7, 1, 3, 2, 7):
+            depth = source.truth_at(stamp(i)).depth_m
+            assert (depth is None) == (i not in with_depth), i
+            assert depth is None or (depth == 1.0 + i).all()
+        assert [f.stamp_ns for f in source] == [stamp(i) for i in range(9)]  # while the depth stands somewhere
+
+
 def test_rosbags_and_mcap_read_the_same(tmp_path: Path) -> None:
     """Two readers that share no code with each other; schemas come from the file alone."""
     mcap_reader = pytest.importorskip("mcap_ros2.reader")
