@@ -85,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="?", help="rosbag2 folder with /CAMERA/image/compressed and camera_info "
                                                  "of every camera, poses on /tf_static (default: the one that ships)")
     parser.add_argument("--out", type=Path, default=Path("out/demo_multi"), help="results (default out/demo_multi)")
+    parser.add_argument("--cameras", default="", help="only these, for instance camera_0,camera_2 (default: all)")
     parser.add_argument("--max-frames", type=int, default=0, help="stop after so many images, all cameras together")
     parser.add_argument("--preset", default="nano", help="network preset (default nano)")
     parser.add_argument("--checkpoint", default="", help="weights (default: those that ship with the preset)")
@@ -117,7 +118,8 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
     require_ros()
     from human_scene_ros.model.checkpoint import describe_weights
 
-    rig = look_at(Path(arguments.input) if arguments.input else shipped_recording("recording_multi"))
+    rig = look_at(Path(arguments.input) if arguments.input else shipped_recording("recording_multi"),
+                  tuple(arguments.cameras.split(",")) if arguments.cameras else ())
     weights = describe_weights(arguments.checkpoint or arguments.preset)
     say(f"input    {rig.source}: " + ", ".join(f"{name} {count}" for name, count in rig.images.items()) + " images"
         + (", with truth" if len(rig.truth) else ""))
@@ -154,8 +156,12 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
 
 # --- before ------------------------------------------------------------------------------------------------------
 
-def look_at(source: Path) -> Rig:
+def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
     """Cameras, poses and truth of a recording.
+
+    Args:
+        source: The recording.
+        only: Cameras to use; empty = all.
 
     Raises:
         SourceError: It is no recording, has fewer than two cameras, or does not say where they stand.
@@ -164,7 +170,10 @@ def look_at(source: Path) -> Rig:
     from human_scene_ros.sources.message_fields import matrix_of_pose, stamp_ns_of
 
     with BagReader(source) as bag:
-        cameras = {match[1]: topic for topic in sorted(bag.topics) if (match := IMAGE_TOPIC.fullmatch(topic))}
+        cameras = {match[1]: topic for topic in sorted(bag.topics) if (match := IMAGE_TOPIC.fullmatch(topic))
+                   and (not only or match[1] in only)}
+        if set(only) - set(cameras):
+            raise SourceError(f"{source} has no cameras {sorted(set(only) - set(cameras))}; it has {sorted(cameras)}")
         if len(cameras) < 2:
             raise SourceError(f"{source} has {len(cameras)} topics like /CAMERA/image/compressed; expected two or "
                               f"more. It has {', '.join(sorted(bag.topics))}")

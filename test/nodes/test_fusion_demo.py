@@ -1,0 +1,74 @@
+"""The benchmark and the demo of several cameras, through real processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from human_scene_ros.cli import main  # noqa: E402
+from human_scene_ros.commands import demo_multi  # noqa: E402
+from human_scene_ros.commands.bench_fusion import run_clip  # noqa: E402
+from human_scene_ros.commands.bench_fusion_ros import run_clip_over_ros  # noqa: E402
+from human_scene_ros.errors import SourceError  # noqa: E402
+from human_scene_ros.synthetic.multiview import MultiviewConfig, generate  # noqa: E402
+
+from helpers import REPOSITORY  # noqa: E402
+
+
+@pytest.mark.ros
+def test_the_benchmark_over_topics_agrees_with_the_library():
+    clip = generate(MultiviewConfig("ring", 4, 2, 75, 4))
+    library = run_clip(clip).scores
+    topics = run_clip_over_ros(clip, rate=0.5)
+    assert set(library) - set(topics) <= {"ms_per_frame_p50", "ms_per_frame_cpu_p50", "ms_tracker_p50",
+                                          "ms_association_p50", "ms_fusion_p50"}
+    assert topics["messages_in"] == 4 * 75 and topics["messages_dropped"] == 0
+    assert topics["assoc_precision"] > 0.97 and topics["assoc_recall"] > library["assoc_recall"] - 0.05
+    assert topics["id_switches"] <= library["id_switches"] + 1
+    assert topics["wa_mpjpe_fused_mm"] < 1.2 * library["wa_mpjpe_fused_mm"]
+    assert 0.0 < topics["latency_p50_ms"] < 1000.0
+
+
+def test_the_rig_recording_says_where_cameras_and_people_are():
+    rig = demo_multi.look_at(REPOSITORY / "demo" / "recording_multi")
+    assert rig.cameras == ("camera_0", "camera_1", "camera_2", "camera_3") and rig.world_frame == "map"
+    assert rig.images == {"camera_0": 120, "camera_1": 120, "camera_2": 120, "camera_3": 85}
+    assert rig.truth.shape == (3, 120, 22, 3) and len(rig.stamps_ns) == 120
+    size = sum(path.stat().st_size for path in (REPOSITORY / "demo" / "recording_multi").iterdir())
+    assert size < 6_000_000
+
+
+def test_a_camera_that_is_not_there_is_named():
+    with pytest.raises(SourceError, match=r"no cameras \['camera_9'\]; it has \['camera_0'\]"):
+        demo_multi.look_at(REPOSITORY / "demo" / "recording_multi", ("camera_0", "camera_9"))
+
+
+def test_a_recording_of_one_camera_is_refused_with_what_it_has():
+    with pytest.raises(SourceError, match="has 1 topics like /CAMERA/image/compressed; expected two or more"):
+        demo_multi.look_at(REPOSITORY / "demo" / "recording")
+
+
+@pytest.mark.ros
+def test_the_demo_of_several_cameras_loses_nothing_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out"
+    assert main(["demo-multi", "--cameras", "camera_0,camera_1", "--max-frames", "20", "--out", str(out),
+                 "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert (summary["frames_in"], summary["frames_fused"], summary["frames_dropped"]) == (20, 20, 0)
+    assert summary["sets"] == 10 and summary["sets_partial"] == 0
+    assert set(summary["reconstruct_mean_ms"]) == set(summary["cameras"])
+    assert {"assoc_precision", "assoc_recall", "idf1", "id_switches", "wa_mpjpe_single_mm",
+            "wa_mpjpe_fused_mm"} <= set(summary["errors"])
+    from PIL import Image
+
+    assert Image.open(out / "overview.png").size == (1920, 1080)
+    assert "camera" in demo_multi.table(summary)
+    parser = argparse.ArgumentParser()
+    demo_multi.add_arguments(parser)
+    assert parser.parse_args([]).preset == "nano"
