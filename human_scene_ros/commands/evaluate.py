@@ -11,6 +11,7 @@ from human_scene_ros.commands import evaluate_bag, evaluate_results
 
 KEYS_AND_UNITS = {
     "head_recall": "", "head_precision": "", "pa_mpjpe_mm": "mm", "mpjpe_mm": "mm", "pelvis_rel_error": "",
+    "root_rot_median_deg": "deg", "root_rot_mean_deg": "deg",
     "depth_absrel": "", "depth_absrel_median": "", "ate_rel": "", "rpe_rot_deg": "deg", "frames": "",
 }
 

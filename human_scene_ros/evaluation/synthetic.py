@@ -93,6 +93,7 @@ class SceneScores:
         self._pa_mm: list[float] = []
         self._mpjpe_mm: list[float] = []
         self._pelvis_rel: list[float] = []
+        self._root_deg: list[float] = []
         self._finished: dict[str, list[tuple[float, float]]] = {}  # name -> (value, weight) per sequence
         self._current = _Sequence()
 
@@ -119,8 +120,9 @@ class SceneScores:
 
         `head_recall`, `head_precision`: fractions. `pa_mpjpe_mm` (one Sim(3) per person), `mpjpe_mm` (pelvis joint
         at the origin): mean over matched people, 22 joints. `pelvis_rel_error`: mean of |distance error| /
-        distance. `depth_absrel`: mean over pixels, `depth_absrel_median`: after one median scale per sequence.
-        `ate_rel`: ATE RMSE after SE(3) alignment / path length, mean over sequences that move at least
+        distance. `root_rot_median_deg`, `root_rot_mean_deg`: angle between predicted and true pelvis
+        (`root_angle_deg`). `depth_absrel`: mean over pixels, `depth_absrel_median`: after one median scale per
+        sequence. `ate_rel`: ATE RMSE after SE(3) alignment / path length, mean over sequences that move at least
         `MIN_PATH_M`. `rpe_rot_deg`: RMSE between neighbouring frames, mean over sequences. `frames`: count.
         """
         self._finish()
@@ -130,6 +132,8 @@ class SceneScores:
             "pa_mpjpe_mm": _number(metrics.nanmean(self._pa_mm)),
             "mpjpe_mm": _number(metrics.nanmean(self._mpjpe_mm)),
             "pelvis_rel_error": _number(metrics.nanmean(self._pelvis_rel)),
+            "root_rot_median_deg": _number(float(np.median(self._root_deg))) if self._root_deg else None,
+            "root_rot_mean_deg": _number(metrics.nanmean(self._root_deg)),
         }
         for name in ("depth_absrel", "depth_absrel_median", "ate_rel", "rpe_rot_deg"):
             values[name] = self._mean(name)
@@ -167,6 +171,8 @@ class SceneScores:
             self._pa_mm.append(float(metrics.pa_mpjpe_mm(predicted[known], true[known])))
             self._mpjpe_mm.append(float(metrics.mpjpe_mm(predicted[known], true[known], pelvis_joints=(0,))))
             distance = np.linalg.norm(true[0])
+            if np.isfinite(true[:4]).all() and np.isfinite(predicted[:4]).all():
+                self._root_deg.append(root_angle_deg(predicted, true))
             self._pelvis_rel.append(float(abs(np.linalg.norm(predicted[0]) - distance) / distance))
             if not known.all():
                 continue
@@ -247,6 +253,18 @@ def _head_point(person: PersonTruth) -> NDArray[np.float64]:
         if len(known):
             return known.mean(axis=0)
     return joints[NECK]
+
+
+def root_angle_deg(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> float:
+    """Angle between two pelvises, degrees in [0, 180], from (J >= 4, 3) joints in SMPL-X order.
+
+    Hips and first spine joint are rigid with the root, so the rotation that takes their offsets from the pelvis onto
+    each other is that of the root, up to what shapes differ. No pose parameters are needed.
+    """
+    offsets = [np.asarray(joints, np.float64)[1:4] - np.asarray(joints, np.float64)[0] for joints in (predicted, true)]
+    u, _, vt = np.linalg.svd(offsets[0].T @ offsets[1])
+    turn = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1.0) / 2.0, -1.0, 1.0))))
 
 
 def depth_pairs(estimate: SceneEstimate,

@@ -8,9 +8,10 @@ import json
 import numpy as np
 import pytest
 from fake_scene import fake_frame
+from scipy.spatial.transform import Rotation
 
 from human_scene_ros.commands.evaluate import KEYS_AND_UNITS
-from human_scene_ros.evaluation.synthetic import SceneScores, depth_pairs
+from human_scene_ros.evaluation.synthetic import SceneScores, depth_pairs, root_angle_deg
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.scene import TrackState
 
@@ -30,6 +31,16 @@ def test_a_perfect_estimate_scores_perfectly():
     for name in ("pa_mpjpe_mm", "mpjpe_mm", "pelvis_rel_error", "depth_absrel", "depth_absrel_median", "ate_rel"):
         assert result[name] == pytest.approx(0.0, abs=1e-4), name
     assert result["rpe_rot_deg"] == pytest.approx(0.0, abs=1e-5)
+    assert result["root_rot_median_deg"] == pytest.approx(0.0, abs=0.1)  # arccos near 1: float32 joints
+
+
+def test_root_angle_is_the_angle_that_a_body_is_turned_by():
+    _, estimate, _ = fake_frame()
+    joints = np.asarray(estimate.bodies[0].joints_camera, np.float64)
+    for degrees in (0.5, 30.0, 90.0, 179.0):
+        turn = Rotation.from_rotvec(np.radians(degrees) * np.array([0.0, 0.6, 0.8])).as_matrix()
+        turned = (joints - joints[0]) @ turn.T + [1.0, 2.0, 3.0]
+        assert root_angle_deg(turned, joints) == pytest.approx(degrees, abs=1e-4)
 
 
 def test_people_half_a_metre_too_far_change_distances_and_not_poses():
@@ -69,7 +80,8 @@ def test_undefined_values_are_null_in_json():
     _, estimate, truth = fake_frame(people=0)
     result = score([(None, estimate, truth)] * 3)
     assert [k for k, v in result.items() if v is None] == [
-        "head_recall", "head_precision", "pa_mpjpe_mm", "mpjpe_mm", "pelvis_rel_error", "ate_rel"]
+        "head_recall", "head_precision", "pa_mpjpe_mm", "mpjpe_mm", "pelvis_rel_error", "root_rot_median_deg",
+        "root_rot_mean_deg", "ate_rel"]
     assert "NaN" not in json.dumps(result)
 
 
