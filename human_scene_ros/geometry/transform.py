@@ -23,9 +23,19 @@ def make_transform(rot_a_b: NDArray[np.floating], t_a_b: NDArray[np.floating]) -
 
 
 def invert(T_a_b: NDArray[np.floating]) -> Matrix:
-    """T_b_a of a rigid T_a_b."""
+    """T_b_a of a rigid T_a_b: the transpose of its rotation, exact to rounding.
+
+    The transpose is the inverse of a rotation only. What a matrix lacks of being one is doubled, not mended: a pose
+    that is made of its own inverse again and again must be made orthonormal at every link (`orthonormal`).
+    """
     rot_b_a = np.asarray(T_a_b, dtype=np.float64)[:3, :3].T
     return make_transform(rot_b_a, -rot_b_a @ T_a_b[:3, 3])
+
+
+def orthonormal(T_a_b: Matrix) -> Matrix:
+    """The transform with the rotation that is nearest to its own (polar decomposition); for chains of poses."""
+    u, _, vt = np.linalg.svd(T_a_b[:3, :3])
+    return make_transform(u @ vt, T_a_b[:3, 3])
 
 
 def apply(T_a_b: NDArray[np.floating], points_b: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.arrays import check_shape
-from human_scene_ros.geometry.transform import make_transform
+from human_scene_ros.geometry.transform import make_transform, orthonormal
 from human_scene_ros.model.network import ALL_OUTPUTS
 from human_scene_ros.model.types import NetworkOutput, StreamState
 
@@ -46,7 +46,7 @@ class WorldChain:
                 reset: bool) -> tuple[NDArray[np.float64], WorldChain]:
         """T_world_camera of a frame and the chain after it; `reset`: the frame ends its chunk."""
         T_world_camera = self.T_world_chunk @ T_chunk_camera
-        base = T_world_camera if reset else self.T_world_chunk
+        base = orthonormal(T_world_camera) if reset else self.T_world_chunk
         return T_world_camera, WorldChain(base, self.frames + 1)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.arrays import check_shape
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.geometry.transform import apply, invert, make_transform
+from human_scene_ros.geometry.transform import apply, invert, make_transform, orthonormal
 from human_scene_ros.scene import PoseHint, TrackingStatus
 
 Array = NDArray[np.float64]
@@ -241,7 +241,7 @@ class KeyframeOdometry:
         c = self.config
         if hint is not None and state.T_hint_camera is not None:
             T_last_now = invert(state.T_hint_camera) @ hint.T_hint_camera
-            return rigid(state.T_origin_camera @ T_last_now), (hint.rotation_noise, hint.translation_noise_m)
+            return orthonormal(state.T_origin_camera @ T_last_now), (hint.rotation_noise, hint.translation_noise_m)
         last = min(state.stamp_ns, stamp_ns)
         limit_ns = state.measured_ns + int(c.max_hold_s * 1e9)
         dt_s = max(0.0, (min(stamp_ns, limit_ns) - last) * 1e-9)
@@ -250,7 +250,7 @@ class KeyframeOdometry:
         # What a frame may differ from the prediction; more when the last ones were not measured.
         since_s = min(max((stamp_ns - state.measured_ns) * 1e-9, 0.03), 10.0)
         doubt = (state.keyframes[0].depth_noise if state.keyframes else c.depth_noise) / 0.1
-        return (rigid(state.T_origin_camera @ T_last_now),
+        return (orthonormal(state.T_origin_camera @ T_last_now),
                 (c.turn_acceleration * since_s ** 2, c.acceleration / max(doubt, 0.1) * since_s ** 2))
 
     def _make_keyframe(self, view: _View, T_origin_keyframe: Array, scale: float, number: int) -> Keyframe:
@@ -302,7 +302,7 @@ class KeyframeOdometry:
             invert(T_origin_predicted) @ keyframe.T_origin_keyframe,
             self.config.tracking_noise_px, keyframe.depth_noise, prior_noise=prior_noise)
         inliers[np.flatnonzero(good)[agree]] = True
-        return _Fix(keyframe, rigid(keyframe.T_origin_keyframe @ invert(T_camera_keyframe)), inliers, good, uv)
+        return _Fix(keyframe, orthonormal(keyframe.T_origin_keyframe @ invert(T_camera_keyframe)), inliers, good, uv)
 
     def _track(self, view: _View, state: OdometryState, predicted: Array,
                prior_noise: tuple[float, float]) -> tuple[OdometryResult, OdometryState]:
@@ -425,16 +425,6 @@ class _Fix:
     @property
     def count(self) -> int:
         return int(self.inliers.sum())
-
-
-def rigid(T_a_b: Array) -> Array:
-    """The transform with its rotation made orthonormal again.
-
-    Inverting by the transpose doubles what a rotation lacks of being one; over a chain of poses that grows
-    exponentially, so every link of the chain is mended.
-    """
-    u, _, vt = np.linalg.svd(T_a_b[:3, :3])
-    return make_transform(u @ vt, T_a_b[:3, 3])
 
 
 def solve_pose(points: Array, uv_px: Array, camera: PinholeCamera, T_guess: Array, noise_px: float,

@@ -12,6 +12,7 @@ from human_scene_ros.geometry.transform import (
     invert,
     make_transform,
     matrix_from_quat_wxyz,
+    orthonormal,
     quat_wxyz_from_matrix,
     rotation_angle,
 )
@@ -62,3 +63,16 @@ def test_rounding_of_a_long_product_is_forgiven():
 
 def test_rotation_angle_is_in_radians():
     assert rotation_angle(Rotation.from_rotvec([0, 0, 2.0]).as_matrix()) == pytest.approx(2.0)
+
+
+def test_a_chain_of_inverses_stays_rigid_only_when_mended():
+    """x -> (x^-1 x) x: the transpose doubles what is wrong, so a chain without mending explodes."""
+    T = make_transform(Rotation.from_rotvec([0.3, -0.2, 0.1]).as_matrix(), np.array([1.0, 2.0, 3.0]))
+    T[0, 0] += 1e-7
+    chained = mended = T
+    for _ in range(16):
+        chained = chained @ (invert(chained) @ chained)
+        mended = orthonormal(mended @ (invert(mended) @ mended))
+    assert not np.allclose(chained[:3, :3] @ chained[:3, :3].T, np.eye(3), atol=1e-3)
+    np.testing.assert_allclose(mended[:3, :3] @ mended[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(orthonormal(T), T, atol=1e-7)
