@@ -5,6 +5,7 @@
 # make test    all tests                           make test PYTEST_ARGS="test/geometry -x"
 # make lint    ruff and mypy
 # make bench   milliseconds per stage of the pipeline
+# make numbers renders and evaluates the synthetic test set, writes its table into README.md and a page
 # make clean   removes results and build products; `make distclean` also the environment
 #
 # Variables of `make env`: PYTHON=python3.11, TORCH=torch==2.13.0 (any pip requirement or wheel path; the default
@@ -18,7 +19,7 @@ TORCH ?= torch==2.13.0
 OUT ?= out/demo
 export PYTHON TORCH PEERS TRAIN
 
-.PHONY: help env demo demo-multi test lint bench clean distclean
+.PHONY: help env demo demo-multi test lint bench numbers clean distclean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -42,6 +43,12 @@ lint: env
 
 bench: env
 	@./env.sh human-scene bench pipeline --json
+
+# The test set is rendered once; sequences are run again only if weights, code or options changed.
+numbers: env
+	@./env.sh human-scene synthesize out/testset --suite all --workers 2
+	@./env.sh human-scene evaluate bag out/testset/* --out out/numbers --workers 2
+	@./env.sh human-scene report out/numbers --out out/numbers/report.html --title "Synthetic test set" --readme README.md
 
 clean:
 	rm -rf out .env/build .env/install .env/stamps/build .env/pytest_cache .env/mypy_cache .ruff_cache

@@ -178,7 +178,10 @@ def evaluate_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], object
 
 
 def dataset_of(recording: Path) -> str | None:
-    """The data set that the recording was made from, by its manifest.yaml; None without one."""
+    """The data set that the recording was made from, by its manifest.yaml; None without one.
+
+    Sequences of EMDB say of which halves they are: "emdb1", "emdb2" or "emdb1+emdb2".
+    """
     import yaml
 
     from human_scene_ros.sources.bag_writer import MANIFEST
@@ -187,7 +190,9 @@ def dataset_of(recording: Path) -> str | None:
         content = yaml.safe_load((recording / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
-    return str(content["dataset"]) if isinstance(content, dict) and "dataset" in content else None
+    if not isinstance(content, dict) or "dataset" not in content:
+        return None
+    return "+".join(half for half in ("emdb1", "emdb2") if content.get(half)) or str(content["dataset"])
 
 
 class PictureKeeper:

@@ -201,8 +201,8 @@ def _our_row(protocol: Protocol, evaluation: Evaluation) -> str:
 
 
 def _on_dataset(sequence: Mapping[str, Any], protocol: Protocol) -> bool:
-    dataset = str(sequence.get("dataset") or "").lower().replace("-", "").replace("_", "")
-    return "*" in protocol.datasets or bool(dataset) and any(dataset.startswith(d) for d in protocol.datasets)
+    names = [n for n in str(sequence.get("dataset") or "").lower().replace("-", "").replace("_", "").split("+") if n]
+    return "*" in protocol.datasets or any(n.startswith(d) for n in names for d in protocol.datasets)
 
 
 # --- curves ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         (_CAMERA_SOURCE, _JOINTS, "Chunks of 100 frames; missed frames disappear in the published numbers, ours come "
          "with their coverage.", "WHAM's W-MPJPE is 354.8 in Human3R's table and 334.8 in UniSH's; both are shown. "
          "The tables do not say which data set CHROMM's ablations of depth and translation are on; EMDB-2 is "
-         "assumed."), ("emdb2", "emdb")),
+         "assumed."), ("emdb2",)),
     Protocol(
         "rich", "RICH: global human motion", _WORLD, _WORLD_KEYS, (1.0, 1.0, 1.0), (True,) * 3, (
             ("GLAMR", (129.4, 236.2, 3.8), "3"), ("SLAHMR", (132.2, 237.1, 6.4), "3, U"),
@@ -107,7 +107,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
             ("BEV", (70.9, 112.2, 133.4), "3"), ("Multi-HMR", (50.1, 81.6, 95.7), "3"),
             ("Human3R", (48.5, 73.9, 86.0), "3")),
         (_JOINTS, "The first six crop each person with a detector; BEV, Multi-HMR and Human3R see the whole image."),
-        ("emdb1", "emdb")),
+        ("emdb1",)),
     Protocol(
         "egohumans", "EgoHumans: several cameras, pose", ("W-MPJPE [m]", "GA-MPJPE [m]", "PA-MPJPE [m]"),
         ("", "", ""), (1.0, 1.0, 1.0), (True,) * 3, (
