@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-IMAGE_TOPIC = re.compile(r"/(\w+)/image/compressed")
+IMAGE_TOPIC = re.compile(r"/(\w+)/(image|image_raw)/compressed")
 PEOPLE, ASSOCIATIONS, STATUS, TRUTH = "/people", "/human_scene_fusion/associations", "/human_scene_fusion/status", \
     "/gt/people"
 BODY_JOINTS, HEAD = 22, 15
 START_LIMIT_S = 300.0
 """From the start of the processes until all are matched; every reconstructor loads torch."""
+
+_SAME_MOMENT_NS = 100_000_000
 
 IN_WAY = 2
 """Sets of images on their way; more would only wait."""
@@ -62,6 +64,7 @@ class Rig:
     Args:
         source: The recording.
         cameras: Names, from the topics.
+        image: Camera -> base name of its image topic, "image" or "image_raw".
         images: Camera -> count of images.
         T_world_camera: Camera -> (4, 4).
         stamps_ns: (T,) all stamps of images, each once.
@@ -72,6 +75,7 @@ class Rig:
 
     source: Path
     cameras: tuple[str, ...]
+    image: dict[str, str]
     images: dict[str, int]
     T_world_camera: dict[str, Array]
     stamps_ns: NDArray[np.int64]
@@ -82,8 +86,9 @@ class Rig:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    parser.add_argument("input", nargs="?", help="rosbag2 folder with /CAMERA/image/compressed and camera_info "
-                                                 "of every camera, poses on /tf_static (default: the one that ships)")
+    parser.add_argument("input", nargs="?", help="rosbag2 folder with /CAMERA/image/compressed (or image_raw) and "
+                                                 "camera_info of every camera, poses on /tf_static (default: the one "
+                                                 "that ships)")
     parser.add_argument("--out", type=Path, default=Path("out/demo_multi"), help="results (default out/demo_multi)")
     parser.add_argument("--cameras", default="", help="only these, for instance camera_0,camera_2 (default: all)")
     parser.add_argument("--max-frames", type=int, default=0, help="stop after so many images, all cameras together")
@@ -140,7 +145,7 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
             processes.stop(*(_process(name) for name in rig.cameras), "fusion_node", "markers_node")
             status = observer.status
             assert status is not None  # `_watch` has waited for it
-            summary = {
+            summary: dict[str, Any] = {
                 "frames_in": int(status.frames_in), "frames_fused": int(status.frames_processed),
                 "frames_dropped": int(status.frames_dropped), "frames_rejected": int(status.frames_rejected),
                 "sets": observer.people, "sets_partial": int(status.sync_partial),
@@ -204,7 +209,8 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
     for k, stamp in enumerate(stamps_ns):
         for number, joints in people.get(int(stamp), {}).items():
             truth[ids.index(number), k] = joints
-    return Rig(source, tuple(cameras), images, {name: transforms[frames[name]][1] for name in cameras}, stamps_ns,
+    base = {name: topic.split("/")[2] for name, topic in cameras.items()}
+    return Rig(source, tuple(cameras), base, images, {name: transforms[frames[name]][1] for name in cameras}, stamps_ns,
                transforms[frames[next(iter(cameras))]][0], tuple(ids), truth)
 
 
@@ -224,24 +230,25 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
             "model.preset": arguments.preset, "model.checkpoint": checkpoint, "model.body": body, "camera_name": name,
             "camera_pose": "static", "map.enabled": False, "input.transport": "compressed",
             "input.drop_policy": "all", "input.reliability": "reliable", "tf.bodies": "none"},
-            node="reconstructor_node", namespace=name)
+            node="reconstructor_node", namespace=name, remap={"image": rig.image[name]})
     # A replay at any speed: a set waits for cameras that work, however slow the machine is.
     processes.start("fusion_node", {
         "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, "sync.timeout": 20.0,
         "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2})
     processes.start("markers_node", {"source": "people", "body": body})
+    played = [f"/{name}/{topic}" for name in rig.cameras for topic in (
+        "camera_info", f"{rig.image[name]}/compressed")]
     # Each camera's images have two subscribers, its reconstructor and the recorder; the player waits for both.
     bodies = [f"/{name}/human_scene/{topic}" for name in rig.cameras for topic in ("bodies", "status")]
     processes.start("record_node", {
         "output": str((out / "scene").resolve()), "stamps": "header", "compress": True, "wait_timeout": START_LIMIT_S,
-        "topics": [*(f"/{name}/{topic}" for name in rig.cameras for topic in ("image/compressed", "camera_info")),
+        "topics": [*played,
                    *bodies, PEOPLE, "/extrinsics", ASSOCIATIONS, STATUS, "/tf", "/tf_static", "/diagnostics",
                    "/human_scene_markers/skeletons", "/human_scene_markers/trails"]})
     truth = [TRUTH] if len(rig.truth) else []
     processes.start("bag_node", {
         "input": str(rig.source.resolve()), "rate": 0.0, "status": STATUS, "max_images": arguments.max_frames,
-        "topics": [*(f"/{name}/{topic}" for name in rig.cameras for topic in ("camera_info", "image/compressed")),
-                   "/tf_static", *truth],
+        "topics": [*played, "/tf_static", *truth],
         "wait_for_subscribers": 2, "wait_timeout": START_LIMIT_S, "ack_timeout": STALL_LIMIT_S,
         "max_outstanding": min(IN_WAY * len(rig.cameras), 32)})
 
@@ -352,11 +359,13 @@ def _errors(rig: Rig, found: _Recorded) -> dict[str, Any]:
     scores = RigScores(rig.truth)
     single = np.full((len(rig.cameras), *rig.truth.shape), np.nan)
     who: dict[tuple[str, int, str], int] = {}  # camera, stamp, track -> true person
-    place = {int(stamp): k for k, stamp in enumerate(rig.stamps_ns)}
+    def place(stamp_ns: int) -> int:
+        return int(np.abs(rig.stamps_ns - stamp_ns).argmin())
+
     detected = np.zeros(3, np.int64)  # right, all, true
     for v, name in enumerate(rig.cameras):
         for stamp, message in found.bodies[name].items():
-            k = place[stamp]
+            k = place(stamp)
             bodies = [b for b in message.bodies if b.track_state <= TrackState.CONFIRMED]
             joints = np.array([np.array(b.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS] for b in bodies]).reshape(
                 -1, BODY_JOINTS, 3)
@@ -380,7 +389,7 @@ def _errors(rig: Rig, found: _Recorded) -> dict[str, Any]:
             np.array([index[rows.camera_names[i]] for i in usable], np.int64))
     for stamp, message in found.people.items():
         people = [p for p in message.people if p.state == TrackState.CONFIRMED]
-        scores.add_people(place[stamp], np.array([_number(p.person_id) for p in people], np.int64), np.array(
+        scores.add_people(place(stamp), np.array([_number(p.person_id) for p in people], np.int64), np.array(
             [np.array(p.body.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS] for p in people]).reshape(
                 -1, BODY_JOINTS, 3))
     return {"detection_recall": detected[0] / max(detected[2], 1),
@@ -409,17 +418,17 @@ def _draw(rig: Rig, found: _Recorded, arguments: argparse.Namespace, out: Path, 
                                  p.track_state == TrackState.CONFIRMED)
                       for p, at in zip(people, joints, strict=True) if at[:, 2].min() > 0.1)
         shown, fov = None, math.radians(60.0)
-        with open_source(rig.source, f"/{name}/image/compressed", f"/{name}/camera_info") as source:
+        nearest_ns = _SAME_MOMENT_NS
+        with open_source(rig.source, f"/{name}/{rig.image[name]}/compressed", f"/{name}/camera_info") as source:
             for frame in source:
-                if frame.camera is not None:
+                if frame.camera is not None and abs(frame.stamp_ns - moment) < nearest_ns:
+                    nearest_ns = abs(frame.stamp_ns - moment)
                     fov = 2.0 * math.atan(frame.camera.width / (2.0 * frame.camera.fx))
-                if frame.stamp_ns == moment and frame.camera is not None:
                     shown = Moment(frame.image, frame.camera, T_world_camera, views, np.zeros((2, 2)))
-                if frame.stamp_ns >= moment:
+                if frame.stamp_ns > moment + _SAME_MOMENT_NS:
                     break
-        silent = len(rig.stamps_ns) - rig.images[name]
-        cameras.append(RigCamera(name, shown, T_world_camera, fov,
-                                 f"silent for {silent} of {len(rig.stamps_ns)} moments" if silent else ""))
+        silent = max(rig.images.values()) - rig.images[name]
+        cameras.append(RigCamera(name, shown, T_world_camera, fov, f"{silent} images missing" if silent else ""))
     trails: dict[int, list[Array]] = {}
     for k, stamp in enumerate(sorted(found.people)):
         for p in found.people[stamp].people:

@@ -63,7 +63,7 @@ class NodeProcesses:
                     signal.signal(number, handler)
 
     def start(self, name: str, parameters: Mapping[str, Any], *, use_sim_time: bool = False, node: str = "",
-              namespace: str = "") -> None:
+              namespace: str = "", remap: Mapping[str, str] | None = None) -> None:
         """Start `human_scene_ros.nodes.<node>` with parameters from a file of this run.
 
         Args:
@@ -72,6 +72,7 @@ class NodeProcesses:
             use_sim_time: Follow /clock.
             node: Module; "" = `name`.
             namespace: Of the node; "" = none.
+            remap: Its names of topics -> names in the graph.
         """
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items()}
         if use_sim_time:
@@ -81,10 +82,12 @@ class NodeProcesses:
         environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain_id), "PYTHONUNBUFFERED": "1",
                        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "RCUTILS_COLORIZED_OUTPUT": "0"}
         environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        renamed = [f"__ns:=/{namespace}"] if namespace else []
+        renamed += [f"{ours}:={theirs}" for ours, theirs in (remap or {}).items()]
         with self._log(name).open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-c", f"from human_scene_ros.nodes.{node or name} import main; main()", "--ros-args",
-                 "--params-file", str(file), *(["-r", f"__ns:=/{namespace}"] if namespace else [])],
+                 "--params-file", str(file), *(word for rule in renamed for word in ("-r", rule))],
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
                 start_new_session=True)
 

@@ -74,20 +74,21 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     check_shape("uv_px", uv_px, (V, N, 2))
     check_shape("confidence", confidence, (V, N))
     T = np.array(T_camera_world, np.float64)
+    focal = np.asarray(focal_px, np.float64)
     seen = np.isfinite(uv_px).all(axis=2) & (confidence > 0.0)
     seen &= seen.sum(axis=0) >= 2
-    weight = np.where(seen, confidence, 0.0)
-    rays = np.where(seen[..., None], (np.nan_to_num(uv_px) - principal_px[:, None]) / focal_px[:, None], 0.0)
+    weight: Array = np.where(seen, confidence, 0.0).astype(np.float64)
+    rays: Array = np.where(seen[..., None], (np.nan_to_num(uv_px) - principal_px[:, None]) / focal[:, None], 0.0)
     # The baseline of the first two cameras fixes the scale.
     baseline = float(np.linalg.norm(_centres(T)[1] - _centres(T)[0]))
     points = triangulated(T, rays, weight)
     points[~np.isfinite(points).all(axis=1)] = 0.0
     damping = 1e-3
-    cost = _cost(T, points, rays, focal_px, weight, huber_px)
+    cost = _cost(T, points, rays, focal, weight, huber_px)
     for _ in range(iterations):
-        step_cameras, step_points = _step(T, points, rays, focal_px, weight, huber_px, damping)
+        step_cameras, step_points = _step(T, points, rays, focal, weight, huber_px, damping)
         tried_T, tried_points = _moved(T, step_cameras), points + step_points
-        tried = _cost(tried_T, tried_points, rays, focal_px, weight, huber_px)
+        tried = _cost(tried_T, tried_points, rays, focal, weight, huber_px)
         if tried < cost:
             done = cost - tried < 1e-9 * cost
             T, points, cost, damping = tried_T, tried_points, tried, max(0.3 * damping, 1e-9)
@@ -102,10 +103,10 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     points = origin + factor * (points - origin)
     for v in range(1, V):
         T[v, :3, 3] = -T[v, :3, :3] @ (origin + factor * (_centres(T)[v] - origin))
-    residual, _, _ = _residuals(T, points, rays, focal_px)
+    residual, _, _ = _residuals(T, points, rays, focal)
     distance = np.where(seen, np.linalg.norm(residual, axis=2), np.nan)
     points[~seen.any(axis=0)] = np.nan
-    return BundleResult(T, points, distance, _sigma(T, points, rays, focal_px, weight, huber_px, distance))
+    return BundleResult(T, points, distance, _sigma(T, points, rays, focal, weight, huber_px, distance))
 
 
 def _centres(T_camera_world: Array) -> Array:
@@ -120,7 +121,7 @@ def _moved(T: Array, step: Array) -> Array:
     return moved
 
 
-def _residuals(T: Array, points: Array, rays: Array, focal: NDArray[np.floating]) -> tuple[Array, Array, Array]:
+def _residuals(T: Array, points: Array, rays: Array, focal: Array) -> tuple[Array, Array, Array]:
     """(V, N, 2) pixels, (V, N, 3) points in the cameras, (V, N, 2, 3) their derivative."""
     local = np.einsum("vij,nj->vni", T[:, :3, :3], points) + T[:, None, :3, 3]
     z = np.where(np.abs(local[..., 2]) < 1e-3, 1e-3, local[..., 2])
@@ -132,14 +133,14 @@ def _residuals(T: Array, points: Array, rays: Array, focal: NDArray[np.floating]
     return residual, local, derivative
 
 
-def _cost(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array, huber: float) -> float:
+def _cost(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float) -> float:
     residual, local, _ = _residuals(T, points, rays, focal)
     size = np.linalg.norm(residual, axis=2)
     loss = np.where(size < huber, 0.5 * size**2, huber * (size - 0.5 * huber))
     return float((weight * loss).sum() + 1e6 * ((local[..., 2] < 0.1) & (weight > 0.0)).sum())
 
 
-def _normal(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array,
+def _normal(T: Array, points: Array, rays: Array, focal: Array, weight: Array,
             huber: float) -> tuple[Array, Array, Array, Array, Array]:
     """Blocks of the normal equations: cameras, cameras x points, points, and both right sides."""
     residual, local, derivative = _residuals(T, points, rays, focal)
@@ -163,13 +164,14 @@ def _reduced(A: Array, B: Array, C: Array) -> tuple[Array, Array]:
     """The cameras' system once the points are eliminated, without the first camera; and C^-1."""
     V = len(A)
     inverse = np.linalg.inv(C + 1e-9 * np.eye(3))
-    S = -np.einsum("vnij,njk,wnlk->viwl", B, inverse, B)
+    left = np.swapaxes(B @ inverse, 1, 2).reshape(6 * V, -1)  # rows: cameras' parameters; columns: points
+    S = -(left @ np.swapaxes(B, 1, 2).reshape(6 * V, -1).T).reshape(V, 6, V, 6)
     for v in range(V):
         S[v, :, v] += A[v]
-    return S[1:, :, 1:].reshape(6 * (V - 1), 6 * (V - 1)), inverse
+    return S[1:, :, 1:].reshape(6 * (V - 1), 6 * (V - 1)), np.asarray(inverse, np.float64)
 
 
-def _step(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array, huber: float,
+def _step(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float,
           damping: float) -> tuple[Array, Array]:
     A, B, C, a, c = _normal(T, points, rays, focal, weight, huber)
     A = A + damping * np.einsum("vii->vi", A)[:, :, None] * np.eye(6)
@@ -179,10 +181,11 @@ def _step(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], wei
     cameras = np.zeros((len(T), 6))
     cameras[1:] = np.linalg.lstsq(S, right[1:].reshape(-1), rcond=1e-14)[0].reshape(-1, 6)
     move = np.einsum("nij,nj->ni", inverse, c - np.einsum("vnij,vi->nj", B, cameras))
-    return cameras, np.where((weight > 0.0).any(axis=0)[:, None], move, 0.0)
+    known = np.any(weight > 0.0, axis=0)
+    return cameras, np.where(np.asarray(known)[:, None], move, 0.0)
 
 
-def _sigma(T: Array, points: Array, rays: Array, focal: NDArray[np.floating], weight: Array, huber: float,
+def _sigma(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float,
            distance: Array) -> Array:
     good = np.nan_to_num(points)
     A, B, C, _, _ = _normal(T, good, rays, focal, weight, huber)

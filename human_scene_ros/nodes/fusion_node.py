@@ -8,6 +8,7 @@ seconds, has a thread of its own. A dead camera makes sets smaller, never fewer.
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import sys
 import threading
@@ -402,7 +403,7 @@ class FusionNode(LifecycleNode):
                                   {name: _offset_ns(self.config, name) for name in self.cameras})
         self._segment = None
         self._body_subscriptions = [
-            self.create_subscription(SmplxBodyArray, self._topic(name), lambda m, n=name: self._on_bodies(n, m),
+            self.create_subscription(SmplxBodyArray, self._topic(name), functools.partial(self._on_bodies, name),
                                      qos.reliable(50)) for name in self.cameras]
         result = super().on_activate(state)
         self._report()

@@ -237,10 +237,10 @@ class FusionPeople:
         people = frame.people
         if not len(people):
             return []
-        members = []
+        members: list[list[int]] = []
         for number in people.person_id:
-            rows = np.flatnonzero(frame.detection_person == number)
-            members.append(rows[np.argsort(-detections.score[rows], kind="stable")])
+            mine = np.flatnonzero(frame.detection_person == number)
+            members.append(mine[np.argsort(-detections.score[mine], kind="stable")].tolist())
         parameters = [self._parameters(people, k, [bodies[i] for i in rows]) for k, rows in enumerate(members)]
         joints = joints_of_people(self.model, parameters)
         result = []
@@ -276,7 +276,7 @@ class FusionPeople:
         return BodyParameters(global_orient=rotvecs[0], transl=transl.astype(np.float32),
                               body_pose=rotvecs[1:].reshape(-1), betas=betas, expression=expression, **parts)
 
-    def _confidence(self, frame: FusedFrame, detections: Detections, k: int, rows: NDArray[np.int64]) -> float:
+    def _confidence(self, frame: FusedFrame, detections: Detections, k: int, rows: list[int]) -> float:
         """1 - own / next: how much nearer this person is to its rays than the next one."""
         others = np.delete(frame.people.head_world, k, axis=0)
         if not len(others):

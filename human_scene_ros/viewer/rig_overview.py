@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -118,8 +118,8 @@ def _from_above(overview: RigOverview, width: int, height: int) -> Image.Image:
     canvas = np.full((_SHARP * height, _SHARP * width, 3), _FLOOR, np.uint8)
     reach = max(width, height) * _SHARP / scale
     for metre in range(math.floor(-reach), math.ceil(reach) + 1):
-        cv2.line(canvas, at((metre, -reach)), at((metre, reach)), _GRID, _SHARP)
-        cv2.line(canvas, at((-reach, metre)), at((reach, metre)), _GRID, _SHARP)
+        cv2.line(canvas, at(np.array([metre, -reach])), at(np.array([metre, reach])), _GRID, _SHARP)
+        cv2.line(canvas, at(np.array([-reach, metre])), at(np.array([reach, metre])), _GRID, _SHARP)
     for camera in overview.cameras:
         _frustum(canvas, camera, at, silent=camera.moment is None)
     for trail in overview.true_trails:
@@ -145,7 +145,8 @@ def _from_above(overview: RigOverview, width: int, height: int) -> Image.Image:
     return picture
 
 
-def _frustum(canvas: Image8, camera: RigCamera, at: object, *, silent: bool) -> None:
+def _frustum(canvas: Image8, camera: RigCamera, at: Callable[[NDArray[np.floating]], tuple[int, int]], *,
+             silent: bool) -> None:
     """The field of view as a light wedge, the camera as a dark triangle."""
     place = np.asarray(camera.T_world_camera[:2, 3], np.float64)
     forward = np.asarray(camera.T_world_camera[:2, 2], np.float64)
@@ -153,13 +154,13 @@ def _frustum(canvas: Image8, camera: RigCamera, at: object, *, silent: bool) -> 
 
     def edge(distance: float, turn: float) -> tuple[int, int]:
         angle = yaw + turn * 0.5 * camera.fov_rad
-        return at(place + distance * np.array([math.cos(angle), math.sin(angle)]))  # type: ignore[operator,no-any-return]
+        return at(place + distance * np.array([math.cos(angle), math.sin(angle)]))
 
-    wedge = np.array([at(place), *[edge(1.6, t) for t in np.linspace(-1.0, 1.0, 15)]])  # type: ignore[operator]
+    wedge = np.array([at(place), *[edge(1.6, t) for t in np.linspace(-1.0, 1.0, 15)]])
     layer = canvas.copy()
     cv2.fillPoly(layer, [wedge], (214, 205, 205) if silent else (205, 218, 236), cv2.LINE_AA)
     cv2.addWeighted(layer, 0.75, canvas, 0.25, 0.0, canvas)
-    small = np.array([at(place), edge(0.34, -0.8), edge(0.34, 0.8)])  # type: ignore[operator]
+    small = np.array([at(place), edge(0.34, -0.8), edge(0.34, 0.8)])
     cv2.fillPoly(canvas, [small], (190, 80, 60) if silent else (52, 78, 130), cv2.LINE_AA)
 
 
