@@ -38,6 +38,8 @@ from human_scene_ros.fusion.types import DetectionStatus
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.scene import TrackState
+from human_scene_ros.sources.fusion_fields import CameraPlace
+from human_scene_ros.sources.rig_file import rig_text
 
 if TYPE_CHECKING:
     from human_scene_ros.nodes.observer import Observer
@@ -66,7 +68,9 @@ class Rig:
         cameras: Names, from the topics.
         image: Camera -> base name of its image topic, "image" or "image_raw".
         images: Camera -> count of images.
+        frames: Camera -> optical frame of its images.
         T_world_camera: Camera -> (4, 4).
+        tf: /tf_static holds these frames; else the fusion gets the poses as a file.
         stamps_ns: (T,) all stamps of images, each once.
         world_frame: Parent of the cameras.
         truth_ids: Person numbers, in the order of `truth`.
@@ -77,7 +81,9 @@ class Rig:
     cameras: tuple[str, ...]
     image: dict[str, str]
     images: dict[str, int]
+    frames: dict[str, str]
     T_world_camera: dict[str, Array]
+    tf: bool
     stamps_ns: NDArray[np.int64]
     world_frame: str
     truth_ids: tuple[int, ...]
@@ -200,7 +206,10 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
                 images[names[topic]] += 1
                 frames[names[topic]] = message.header.frame_id
                 stamps.add(stamp_ns_of(message.header.stamp))
-    lost = [name for name in cameras if frames[name] not in transforms]
+    # Recordings of data sets keep true poses in frames of their own.
+    known = {name: next((f for f in (frames[name], f"gt_{frames[name]}", f"gt_{frames[name]}_optical")
+                         if f in transforms), "") for name in cameras}
+    lost = [name for name in cameras if not known[name]]
     if lost:
         raise SourceError(f"{source}: /tf_static does not hold the frames of {lost}; it holds {sorted(transforms)}")
     stamps_ns = np.array(sorted(stamps), np.int64)
@@ -210,8 +219,9 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
         for number, joints in people.get(int(stamp), {}).items():
             truth[ids.index(number), k] = joints
     base = {name: topic.split("/")[2] for name, topic in cameras.items()}
-    return Rig(source, tuple(cameras), base, images, {name: transforms[frames[name]][1] for name in cameras}, stamps_ns,
-               transforms[frames[next(iter(cameras))]][0], tuple(ids), truth)
+    return Rig(source, tuple(cameras), base, images, frames, {name: transforms[known[name]][1] for name in cameras},
+               all(known[name] == frames[name] for name in cameras), stamps_ns,
+               transforms[known[next(iter(cameras))]][0], tuple(ids), truth)
 
 
 def _number(person_id: str) -> int:
@@ -231,10 +241,17 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
             "camera_pose": "static", "map.enabled": False, "input.transport": "compressed",
             "input.drop_policy": "all", "input.reliability": "reliable", "tf.bodies": "none"},
             node="reconstructor_node", namespace=name, remap={"image": rig.image[name]})
+    extrinsics: dict[str, Any] = {}
+    if not rig.tf:
+        file = out / "log" / "rig.yaml"
+        file.write_text(rig_text(rig.world_frame, [CameraPlace(name, rig.frames[name], rig.T_world_camera[name])
+                                                   for name in rig.cameras]))
+        extrinsics = {"extrinsics.file": str(file.resolve()),
+                      **{f"{name}.extrinsics_source": "file" for name in rig.cameras}}
     # A replay at any speed: a set waits for cameras that work, however slow the machine is.
     processes.start("fusion_node", {
         "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, "sync.timeout": 20.0,
-        "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2})
+        "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2, **extrinsics})
     processes.start("markers_node", {"source": "people", "body": body})
     played = [f"/{name}/{topic}" for name in rig.cameras for topic in (
         "camera_info", f"{rig.image[name]}/compressed")]
@@ -340,9 +357,10 @@ def _recorded(folder: Path, cameras: tuple[str, ...]) -> _Recorded:
 def _read_back(rig: Rig, arguments: argparse.Namespace, out: Path, summary: dict[str, Any]) -> None:
     """Errors and picture from the recording; completes `summary`."""
     found = _recorded(out / "scene", rig.cameras)
-    if len(found.people) != summary["sets"]:
+    if len(found.people) < summary["sets"]:  # this process may have looked later than the recorder, not earlier
         raise SourceError(f"{out / 'scene'} holds {len(found.people)} sets of {summary['sets']} published ones: the "
                           "recorder lost some")
+    summary["sets"] = len(found.people)
     seen = {p.person_id for m in found.people.values() for p in m.people if p.state == TrackState.CONFIRMED}
     summary.update(
         cameras=list(rig.cameras), person_ids=len(seen),
