@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from human_scene_ros.fusion.token_scale import TokenScale, TokenScaleResult
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
@@ -103,6 +105,7 @@ class TrackerConfig:
         max_age_s: Forget after this time unseen.
         capacity: Remembered people per view; the one unseen for longest goes first.
         keep: Share of the remembered token when it is updated.
+        calibrate_alpha: Replace `alpha` once by what the tokens themselves say, see `token_scale`.
     """
 
     alpha: float = -10.0
@@ -113,6 +116,7 @@ class TrackerConfig:
     max_age_s: float = 2.0
     capacity: int = 64
     keep: float = 0.7
+    calibrate_alpha: bool = False
 
 
 class ViewTrackers:
@@ -132,6 +136,9 @@ class ViewTrackers:
         self._hits = np.zeros((views, 0), np.int64)
         self._alive = np.zeros((views, 0), bool)
         self._next_id = np.zeros(views, np.int64)
+        self._scale = TokenScale() if self._config.calibrate_alpha else None
+        self.token_scale: TokenScaleResult | None = None
+        """What the tokens are worth, once known; only with `calibrate_alpha`."""
 
     def memory_size(self, view: int) -> int:
         """People remembered in a view."""
@@ -195,6 +202,12 @@ class ViewTrackers:
         at = column[sorted_view, slot]
         ids[order] = self._ids[sorted_view, at]
         hits[order] = self._hits[sorted_view, at]
+        if self._scale is not None and tokens.shape[1]:
+            self._scale.add(np.asarray(view), ids, tokens)
+            self.token_scale = self._scale.result()
+            if self.token_scale is not None:
+                self._config = dataclasses.replace(config, alpha=self.token_scale.alpha)
+                self._scale = None
         return ids, hits
 
     def _match(self, tokens: Array, position: Array, stamp: Array, real: NDArray[np.bool_]) -> Index:

@@ -108,3 +108,31 @@ def test_an_empty_frame_is_fine():
     trackers = ViewTrackers(3)
     ids, hits = trackers.step(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 4)))
     assert len(ids) == len(hits) == 0
+
+
+def test_the_dustbin_score_follows_from_the_tokens():
+    """Two people at 0 and at distance 30, steps of length 2: the middle between 2 and 30."""
+    from human_scene_ros.fusion.token_scale import MIN_FRAMES
+
+    trackers = ViewTrackers(1, TrackerConfig(calibrate_alpha=True))
+    position = np.array([[0.0, 0.0, 3.0], [2.0, 0.0, 3.0]])
+    for k in range(MIN_FRAMES + 5):
+        tokens = np.zeros((2, 4))
+        tokens[:, 0] = 0.0, 30.0
+        tokens[:, 1] = 2.0 * (k % 2)
+        ids, _ = trackers.step(np.zeros(2, np.int64), np.full(2, k / 30.0), position, tokens)
+        np.testing.assert_array_equal(ids, [0, 1])
+    found = trackers.token_scale
+    assert found is not None and found.discriminative
+    assert (found.same, found.different, found.alpha) == (2.0, 30.0, -16.0)
+
+
+def test_tokens_that_tell_nobody_apart_are_called_so():
+    from human_scene_ros.fusion.token_scale import MIN_FRAMES, TokenScale
+
+    scale, rng = TokenScale(), np.random.default_rng(0)
+    assert scale.result() is None
+    for _ in range(MIN_FRAMES):
+        scale.add(np.zeros(3, np.int64), np.arange(3), rng.normal(size=(3, 8)))
+    result = scale.result()
+    assert result is not None and not result.discriminative
