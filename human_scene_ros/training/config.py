@@ -34,7 +34,9 @@ class TrainConfig:
     Args:
         preset: Network preset.
         stage: "scene" trains everything but the window head; "bodies" trains only the window head, on windows
-            placed by the truth, which sees many more people per second; "all" trains both together.
+            placed by the truth, which sees many more people per second; "all" trains both together; "prompt" tunes
+            the human prompts and body heads of an official checkpoint, whose encoder, decoder, scene heads and human
+            backbone with its detector stay as they are (`training.prompt`).
         minutes: Budget of optimisation time over all starts of the run; the learning rate follows it.
         batch_clips: Clips per step and process.
         clip_frames: Frames of a clip, drawn at random, that are unrolled with back-propagation through the
@@ -52,12 +54,15 @@ class TrainConfig:
             cost more time than the step itself; the others see roughened truth.
         min_person_px: People below this height do not count as detections.
         save_every_s: Seconds between checkpoints.
+        validate_every_s: Seconds between validations on fixed unseen worlds, with the moving average; 0 = never.
+        validation_clips: Clips of the validation; rendered once per run folder.
+        precision: "auto": bfloat16 by autocast on a GPU, float32 on a CPU.
         seed: Of everything random.
         weights: Loss weights.
     """
 
     preset: str = "nano"
-    stage: Literal["scene", "bodies", "all"] = "all"
+    stage: Literal["scene", "bodies", "all", "prompt"] = "all"
     minutes: float = 100.0
     batch_clips: int = 12
     clip_frames: int = 2
@@ -73,6 +78,9 @@ class TrainConfig:
     predicted_masks: float = 0.0
     min_person_px: float = 12.0
     save_every_s: float = 120.0
+    validate_every_s: float = 600.0
+    validation_clips: int = 24
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
     weights: LossWeights = LossWeights()
 
@@ -105,11 +113,18 @@ PRESETS = {
     "nano-scene-3": TrainConfig(stage="scene", minutes=75.0, learning_rate=8e-4, warmup_steps=60, ema=0.998,
                                 burn_in_from=0.4,
                                 weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=1.5, mask=0.7)),
+    # And once more with the most weight on finding people.
+    "nano-scene-4": TrainConfig(stage="scene", minutes=32.0, learning_rate=6e-4, warmup_steps=40, ema=0.997,
+                                burn_in_from=0.3,
+                                weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=3.0, mask=0.7)),
     "nano-bodies-3": TrainConfig(stage="bodies", predicted_masks=0.3, minutes=75.0, batch_clips=48, clip_frames=1,
                                  learning_rate=1e-3, warmup_steps=60, ema=0.998, head_jitter_px=1.0,
                                  depth_jitter=0.15, clip_gradient=5.0,
                                  weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
     "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
+    "prompt-672s": TrainConfig(preset="human3r_672s", stage="prompt", minutes=600.0, batch_clips=2, clip_frames=4,
+                               burn_in=0, learning_rate=1e-4, head_jitter_px=0.0, depth_jitter=0.0, min_person_px=40.0,
+                               validation_clips=8),
     "smoke": TrainConfig(minutes=1.0, batch_clips=2, clip_frames=2, burn_in=2, save_every_s=10.0, ema=0.9,
-                         warmup_steps=5),
+                         warmup_steps=5, validate_every_s=0.0),
 }
