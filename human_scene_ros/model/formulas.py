@@ -46,6 +46,13 @@ def from_square_px(uv: Tensor, side: int, size: tuple[int, int]) -> Tensor:
     return (uv * (longer / side) - padding).clamp(min=0).minimum(uv.new_tensor([width - 1, height - 1]))
 
 
+def to_square_px(uv: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """(..., 2) pixels of the (H, W) image -> pixels of the padded square; the inverse of `from_square_px`."""
+    height, width = size
+    longer = max(height, width)
+    return (uv + uv.new_tensor([(longer - width) // 2, (longer - height) // 2])) * (side / longer)
+
+
 def crop_from_square(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, side, side) of the padded square -> (B, H, W): nearest resize, centre crop."""
     height, width = size

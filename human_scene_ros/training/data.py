@@ -49,6 +49,10 @@ class Batch:
     pose: Tensor
     betas: Tensor
 
+    def to(self, device: str | torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
+
 
 def _mirror_order() -> NDArray[np.int64]:
     names = list(JOINT_NAMES)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from human_scene_ros.body.skeleton import HEAD
 from human_scene_ros.body.torch_model import TorchBody, axis_angle_to_matrix
-from human_scene_ros.model.formulas import take_cells
+from human_scene_ros.model.formulas import take_cells, to_square_px
 from human_scene_ros.model.network import BODY_JOINTS, HumanSceneNetwork
 from human_scene_ros.model.types import Bodies, DecoderTaps, SceneTokens, StreamState
 from human_scene_ros.training import losses
@@ -122,6 +122,8 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     images = batch.images.flatten(0, 1)
     camera_K = batch.camera_K[:, None].expand(-1, frames, -1, -1).flatten(0, 1)
     teacher = make_teacher(batch, config)
+    if config.stage == "prompt":
+        return prompt_losses(network, body, batch, teacher, images, camera_K, burn_in)
     if config.stage == "bodies":
         predicted_mask = rng.random() < config.predicted_masks
         return _window_losses(network, body, batch, teacher, images, camera_K, predicted_mask)
@@ -129,7 +131,7 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     scene = network.encode(images)
     human, grid = network.human_tokens(images, scene)
     patch = network.config.backbone.patch_px
-    limit = torch.tensor([grid[0] - 1, grid[1] - 1])
+    limit = torch.tensor([grid[0] - 1, grid[1] - 1], device=images.device)
     cells = ((teacher.jittered_uv_px + 0.5) / patch).floor().long().flip(-1).clamp_min(0).minimum(limit)
     human_cells = take_cells(human, cells, grid)
     patches = network.scene_patches(teacher.jittered_uv_px, size)
@@ -158,6 +160,53 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     return terms | _body_terms(body, bodies, batch, teacher, camera_K)
 
 
+def prompt_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, teacher: Teacher, images: Tensor,
+                  camera_K: Tensor, burn_in: int) -> dict[str, Tensor]:
+    """Terms of prompt tuning: bodies of a token head at true heads, and the person mask.
+
+    The human image is the padded square of the official human branch; the head lies in the token of its true place.
+    """
+    size, clips = (images.shape[2], images.shape[3]), len(batch.images)
+    patch = network.config.backbone.patch_px
+    with torch.no_grad():  # all of this is frozen
+        scene = network.encode(images)
+        human, grid = network.human_tokens(images, scene)
+    uv_square = to_square_px(teacher.jittered_uv_px, network.config.backbone.image_px, size)
+    limit = torch.tensor([grid[0] - 1, grid[1] - 1], device=images.device)
+    cells = (uv_square / patch).floor().long().flip(-1).clamp_min(0).minimum(limit)
+    human_cells = take_cells(human, cells, grid)
+    patches = network.scene_patches(uv_square, size)
+    prompts = network.prompts(human_cells, take_cells(scene.tokens, patches, scene.grid))
+    taps = decode_clips(network, scene, prompts, patches, teacher.detectable, clips, burn_in)
+    bodies = network.bodies(taps, human_cells)
+
+    rotations = axis_angle_to_matrix(batch.pose.flatten(0, 1)[..., :BODY_JOINTS, :])
+    truth = batch.joints_camera.flatten(0, 1)[..., :BODY_JOINTS, :]
+    predicted = bodies.rotmat[..., :BODY_JOINTS, :, :]
+    others = torch.eye(3, device=predicted.device).expand(*predicted.shape[:2], 55 - BODY_JOINTS, 3, 3)
+    joints = body.joints(torch.cat([predicted, others], dim=2), bodies.shape, bodies.expression)[..., :BODY_JOINTS, :]
+    joints = joints - joints[..., HEAD:HEAD + 1, :] + bodies.transl[..., None, :]
+    error = (joints - joints[..., :1, :]) - (truth - truth[..., :1, :])
+    per_joint, fitted = losses.rotation(predicted, rotations), teacher.fitted
+
+    def pixels(points: Tensor) -> Tensor:
+        seen = torch.einsum("nij,npkj->npki", camera_K, points)
+        return seen[..., :2] / seen[..., 2:].clamp_min(0.1)
+
+    error_uv = (pixels(joints) - pixels(truth)).abs().mean(-1) / size[1]
+    mask_logits = network.mask_in_network(network.mask_logits(human, grid), size)
+    return {
+        "mask": losses.person_mask(mask_logits, batch.person.flatten(0, 1)),
+        "head_depth": losses.masked_mean(
+            (bodies.transl[..., 2].clamp_min(0.1) / teacher.depth_m).log().abs(), teacher.detectable),
+        "root_rotation": losses.masked_mean(per_joint[..., 0], fitted),
+        "rotation": losses.masked_mean(per_joint[..., 1:].mean(-1), fitted),
+        "joints": losses.masked_mean(error.abs().sum(-1).mean(-1), fitted),
+        "image_joints": losses.masked_mean(error_uv.clamp_max(1.0), fitted[..., None] & (truth[..., 2] > 0.1)),
+        "betas": losses.masked_mean((bodies.shape - batch.betas.flatten(0, 1)).abs().mean(-1), fitted),
+    }
+
+
 def _window_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, teacher: Teacher, images: Tensor,
                    camera_K: Tensor, predicted_mask: bool) -> dict[str, Tensor]:
     """The window head alone: no tokens, and for a mask the truth, roughened, or what a trained scene predicts."""
@@ -171,7 +220,7 @@ def _window_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, te
 
 def _rough_mask(person: Tensor) -> Tensor:
     mask = F.avg_pool2d(person.float()[:, None], 5, stride=1, padding=2)[:, 0]
-    return (mask + 0.15 * torch.randn_like(mask)).clamp(0, 1) * (torch.rand(len(mask), 1, 1) > 0.1)
+    return (mask + 0.15 * torch.randn_like(mask)).clamp(0, 1) * (torch.rand(len(mask), 1, 1, device=mask.device) > 0.1)
 
 
 @torch.no_grad()
@@ -199,7 +248,7 @@ def _body_terms(body: TorchBody, bodies: Bodies, batch: Batch, teacher: Teacher,
     truth = batch.joints_camera.flatten(0, 1)[..., :BODY_JOINTS, :]
 
     predicted = bodies.rotmat[..., :BODY_JOINTS, :, :]
-    others = torch.eye(3).expand(*predicted.shape[:2], 55 - BODY_JOINTS, 3, 3)
+    others = torch.eye(3, device=predicted.device).expand(*predicted.shape[:2], 55 - BODY_JOINTS, 3, 3)
     upright = torch.cat([others[:, :, :1], predicted[:, :, 1:], others], dim=2)
     joints_body = body.joints(upright, bodies.shape, bodies.expression)[..., :BODY_JOINTS, :]
     joints_body = joints_body - joints_body[..., :1, :]

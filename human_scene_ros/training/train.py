@@ -1,8 +1,9 @@
 """The training loop: synthetic clips in, an exponential moving average of weights out.
 
-One process, or several with `torchrun --nproc-per-node N -m human_scene_ros.cli train ...`; gradients are
-averaged. A run is a folder: `last.pt` (everything needed to go on), `ema.safetensors` (what is shipped) and
-`log.jsonl` (one line per report). Starting again with the same folder resumes at the last checkpoint.
+One process, or several with `torchrun --nproc-per-node N -m human_scene_ros.cli train ...`; gradients, batch
+statistics and the clock are averaged, so that all processes hold the same network and end at the same step. A run is a
+folder: `last.pt` (everything needed to go on), `ema.safetensors` (what is shipped) and `log.jsonl` (one line per report
+or validation). Starting again with the same folder resumes at the last checkpoint.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from torch import Tensor, nn
 from human_scene_ros.body.model import load_body_model
 from human_scene_ros.body.torch_model import TorchBody
 from human_scene_ros.config import to_mapping
-from human_scene_ros.errors import CheckpointError
+from human_scene_ros.errors import CheckpointError, ConfigError
 from human_scene_ros.model.checkpoint import load_network, save_checkpoint
 from human_scene_ros.model.network import HumanSceneNetwork
 from human_scene_ros.model.presets import PRESETS as NETWORK_PRESETS
 from human_scene_ros.training.config import TrainConfig
-from human_scene_ros.training.data import batches
+from human_scene_ros.training.data import Batch, batches
+from human_scene_ros.training.prompt import freeze_all_but_prompts
 from human_scene_ros.training.teacher import clip_losses
+from human_scene_ros.training.validation import validate, validation_batches
 
 log = logging.getLogger(__name__)
 
@@ -60,21 +63,30 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices and kernels only."""
-    matrices = [p for p in network.parameters() if p.ndim >= 2]
-    vectors = [p for p in network.parameters() if p.ndim < 2]
+    matrices = [p for p in network.parameters() if p.ndim >= 2 and p.requires_grad]
+    vectors = [p for p in network.parameters() if p.ndim < 2 and p.requires_grad]
     return torch.optim.AdamW([{"params": matrices, "weight_decay": config.weight_decay},
                               {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate, betas=(0.9, 0.98))
 
 
-def average_gradients(network: nn.Module, world: int) -> None:
-    """Mean of the gradients over processes, in one message."""
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
+def average_over_processes(network: nn.Module, seconds: float, world: int) -> float:
+    """Mean of gradients, batch statistics and `seconds` over processes, in one message; returns the mean seconds.
+
+    The time budget ends a run, so the clock is shared too: a process that thought itself done would leave the others
+    waiting for its gradients.
+    """
+    clock = torch.tensor([seconds], device=next(network.parameters()).device)
+    shared = [p.grad for p in network.parameters() if p.grad is not None]
+    shared += [b for b in network.buffers() if b.is_floating_point()]
+    shared.append(clock)
+    flat = torch.cat([t.detach().flatten().float() for t in shared])
     torch.distributed.all_reduce(flat)
+    flat /= world
     offset = 0
-    for gradient in gradients:
-        gradient.copy_((flat[offset:offset + gradient.numel()] / world).view_as(gradient))
-        offset += gradient.numel()
+    for tensor in shared:
+        tensor.detach().copy_(flat[offset:offset + tensor.numel()].view_as(tensor))
+        offset += tensor.numel()
+    return float(clock)
 
 
 @dataclasses.dataclass
@@ -103,6 +115,7 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     Raises:
         SourceError: `data` holds no shard.
         CheckpointError: `last.pt` belongs to another network.
+        ConfigError: Prompt tuning without weights to start from, or of a network without prompts.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and not torch.distributed.is_initialized():
@@ -112,6 +125,11 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     out.mkdir(parents=True, exist_ok=True)
 
     network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device, memory_format=torch.channels_last)
+    if config.stage == "prompt":
+        if scene is None and not (out / "last.pt").exists():
+            raise ConfigError("prompt tuning starts from official weights; give them with --scene (see 'human-scene "
+                              "convert checkpoint')")
+        freeze_all_but_prompts(network)
     start_from(network, scene, bodies)
     if config.stage == "bodies":
         network.downstream_head.window.forget_tokens()
@@ -120,23 +138,29 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     average = MovingAverage(network, config.ema)
     progress = resume(out / "last.pt", network, optimizer, average)
     rng = np.random.default_rng([config.seed, rank, progress.step])
+    torch.manual_seed(int(rng.integers(2**62)))  # one start for all processes, but draws of their own
     stream = batches(data, config.batch_clips, config.clip_frames, rng)
+    mixed = config.precision == "bfloat16" or (config.precision == "auto" and device.startswith("cuda"))
+    unseen: list[Batch] = []
 
     started, reported, saved = progress.seconds, time.monotonic(), time.monotonic()
-    clock = time.monotonic()
+    clock = validated = time.monotonic()
     recent: dict[str, list[float]] = defaultdict(list)
     while progress.seconds < config.minutes * 60:
-        batch = next(stream)
+        batch = next(stream).to(device)
         fraction = progress.seconds / (config.minutes * 60)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, progress.step, fraction)
         burn_in = int(rng.integers(0, config.burn_in + 1)) if fraction >= config.burn_in_from else 0
-        terms = clip_losses(network, body, batch, config, rng, burn_in)
+        # bfloat16 has the range of float32: no gradient scaler is needed, unlike with float16.
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed):
+            terms = clip_losses(network, body, batch, config, rng, burn_in)
         loss = torch.stack([getattr(config.weights, name) * value for name, value in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        seconds = started + time.monotonic() - clock
         if world > 1:
-            average_gradients(network, world)
+            seconds = average_over_processes(network, seconds, world)
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_gradient)
         if bool(torch.isfinite(norm)):
             optimizer.step()
@@ -146,11 +170,15 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
 
         progress.step += 1
         progress.frames += world * batch.images.shape[0] * batch.images.shape[1]
-        progress.seconds = started + time.monotonic() - clock
+        progress.seconds = seconds
         record(recent, terms, loss)
         if rank == 0 and time.monotonic() - reported > 20:
             reported = time.monotonic()
             report(out / "log.jsonl", progress, optimizer, recent)
+        if rank == 0 and 0.0 < config.validate_every_s < time.monotonic() - validated:
+            unseen = unseen or validation_batches(out / "validation", config, tuple(batch.images.shape[-2:]))
+            report_validation(out / "log.jsonl", progress, average, body, unseen, config, device)
+            validated = time.monotonic()
         if rank == 0 and time.monotonic() - saved > config.save_every_s:
             saved = time.monotonic()
             save(out, network, optimizer, average, progress, config)
@@ -184,6 +212,21 @@ def report(path: Path, progress: Progress, optimizer: torch.optim.Optimizer, rec
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(" ".join(f"{k}={v}" for k, v in line.items()), flush=True)
+
+
+def report_validation(path: Path, progress: Progress, average: MovingAverage, body: TorchBody, unseen: list[Batch],
+                      config: TrainConfig, device: str) -> None:
+    """Append the losses of the moving average on unseen worlds to the log; collapsed heads are warned about."""
+    network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device)
+    network.load_state_dict(average.values)
+    result = validate(network, body, unseen, config, device)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": progress.step, "minutes": round(progress.seconds / 60, 2),
+                               "validation": result}) + "\n")
+    print(f"step={progress.step} validation " + " ".join(f"{k}={v}" for k, v in result.items() if k != "warnings"),
+          flush=True)
+    for warning in result["warnings"]:  # type: ignore[union-attr]
+        log.warning("step %d: %s", progress.step, warning)
 
 
 def save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage,
