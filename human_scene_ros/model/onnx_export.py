@@ -147,17 +147,18 @@ def export_step(network: HumanSceneNetwork, out: Path, weights_sha256: str = "")
     state = network.initial_state()
     given = {"image": image, "camera_K": camera_K, "state_tokens": state.tokens.contiguous()}
     given["cells"] = torch.tensor([[[0, 1], [2, 3]]])
-    for name, graph in zip(GRAPHS, (_Look(network), _Decode(network), _Bodies(network)), strict=True):
+    graphs: tuple[_Look | _Decode | _Bodies, ...] = (_Look(network), _Decode(network), _Bodies(network))
+    for name, graph in zip(GRAPHS, graphs, strict=True):
         inputs = tuple(given[i] for i in graph.inputs)
         with torch.no_grad():
             given |= dict(zip(graph.outputs, graph(*inputs), strict=True))
-        _export(graph.eval(), inputs, out / f"{name}.onnx")
+        _export(graph, inputs, out / f"{name}.onnx")
     description = {"format": FORMAT, "weights_sha256": weights_sha256, "network": to_mapping(config)}
     (out / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
     return out
 
 
-def _export(graph: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> None:
+def _export(graph: _Look | _Decode | _Bodies, inputs: tuple[Tensor, ...], file: Path) -> None:
     # The tracing exporter: the newer one takes twenty times as long and asks for two packages more.
     newer = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     axes = {name: _DYNAMIC[name] for name in (*graph.inputs, *graph.outputs) if name in _DYNAMIC}

@@ -72,7 +72,7 @@ def signs_of_life(network: HumanSceneNetwork, batch: Batch, config: TrainConfig)
     frames = batch.images.shape[1]
     camera_K = batch.camera_K[:, None].expand(-1, frames, -1, -1).flatten(0, 1)
     teacher = make_teacher(batch, config)
-    signs = {}
+    signs: dict[str, float] = {}
     if config.stage in ("scene", "all"):
         scene = network.encode(images)
         human, grid = network.human_tokens(images, scene)
