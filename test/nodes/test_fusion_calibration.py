@@ -1,0 +1,136 @@
+"""Calibration from people: exact joints give exact poses; what is missing is said; what is found reaches /tf_static."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from human_scene_ros.commands.fusion_clip import START_NS, WORLD_FRAME, camera_names, clip_messages, write_body
+from human_scene_ros.fusion.extrinsics import ExtrinsicsStatus
+from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.nodes.fusion_calibration import PeopleMemory, calibrate
+from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, SOURCE_PEOPLE
+from human_scene_ros.sources.message_fields import time_fields
+from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
+
+
+def exact_joints(clip: MultiviewClip, camera: int, person: int, k: int) -> np.ndarray:
+    """(22, 3) true joints of a person in a camera."""
+    return apply(invert(clip.T_world_camera_true[camera]), clip.truth[person, k, :22])
+
+
+def remembered(clip: MultiviewClip, frames: range, cameras: int = 4) -> PeopleMemory:
+    memory = PeopleMemory(camera_names(clip)[:cameras], 60.0)
+    for k in frames:
+        for v, name in enumerate(camera_names(clip)[:cameras]):
+            bodies = [SimpleNamespace(track_id=f"b{p:04d}", joints=exact_joints(clip, v, p, k).reshape(-1))
+                      for p in range(len(clip.truth))]
+            memory.add(name, k / 30.0, SimpleNamespace(bodies=bodies))
+    return memory
+
+
+def test_exact_joints_give_exact_poses():
+    clip = generate(MultiviewConfig("ring", 4, 2, 120, 6))
+    names = camera_names(clip)
+    tracks = remembered(clip, range(120)).tracks(names, 0.0)
+    result = calibrate(tracks, clip.T_world_camera_true[0], {name: f"{name}_optical" for name in names})
+    assert result.success and len(result.message.splitlines()) == 4
+    for place, true in zip(result.places, clip.T_world_camera_true, strict=True):
+        np.testing.assert_allclose(place.T_world_camera, true, atol=2e-3)
+        assert place.source == SOURCE_PEOPLE and place.status == ExtrinsicsStatus.OK and place.frame
+        assert place.rms_residual_m < 1e-3 and place.samples > 100
+
+
+def test_a_camera_that_saw_nobody_is_named_and_the_others_are_found():
+    clip = generate(MultiviewConfig("ring", 4, 1, 120, 6))
+    names = camera_names(clip)
+    tracks = remembered(clip, range(120), cameras=2).tracks(names[:2], 0.0)
+    tracks[names[2]] = PeopleMemory([names[2]], 60.0).tracks([names[2]], 0.0)[names[2]]
+    result = calibrate(tracks, np.eye(4), dict.fromkeys(names, ""))
+    assert not result.success and f"{names[2]}: no pose: too little was seen by two cameras" in result.message
+    assert result.places[1].T_world_camera is not None and result.places[2].T_world_camera is None
+    assert result.places[2].status == EXTRINSICS_UNKNOWN
+
+
+def test_the_memory_keeps_the_last_seconds():
+    clip = generate(MultiviewConfig("ring", 2, 1, 90, 6))
+    name = camera_names(clip)[0]
+    memory = remembered(clip, range(90), cameras=1)
+    assert memory.tracks([name], 0.0)[name].joints.shape == (1, 90, 7, 3)
+    assert memory.tracks([name], 1.001)[name].joints.shape == (1, 31, 7, 3)
+    memory.clear()
+    assert memory.tracks([name], 0.0)[name].joints.shape[0] == 0
+
+
+@pytest.mark.ros
+def test_poses_from_people_are_used_and_sent(tmp_path: Path):
+    """Two cameras nobody has placed; after the service both take part, and /tf_static says where they stand."""
+    pytest.importorskip("rclpy")
+    from ros_graph import graph
+    from tf2_msgs.msg import TFMessage
+
+    from human_scene_ros.msg import FusedPersonArray, SmplxBodyArray
+    from human_scene_ros.nodes import convert, qos
+    from human_scene_ros.srv import CalibrateExtrinsics
+
+    clip = generate(MultiviewConfig("ring", 4, 1, 120, 6))
+    names = [camera_names(clip)[0], camera_names(clip)[1]]
+    body = tmp_path / "body.npz"
+    write_body(body)
+    messages = exact_messages(clip, names, body)
+    with graph(74, tmp_path) as g:
+        process = g.start("fusion_node", {"cameras": names, "body": str(body), "person.timeout": 0.5})
+        publishers = {n: g.publisher(SmplxBodyArray, f"/{n}/human_scene/bodies", qos.reliable(50)) for n in names}
+        people = g.collect(FusedPersonArray, "/people")
+        static = g.collect(TFMessage, "/tf_static", qos.latched(10))
+        process.wait_output("ready: ")
+        g.wait(lambda: all(p.get_subscription_count() for p in publishers.values()), "subscriptions")
+
+        def play(part: list[tuple[str, Any]]) -> None:
+            before = len(people)
+            for name, fields in part:
+                publishers[name].publish(convert.fill(SmplxBodyArray(), fields))
+                g.spin(0.01)
+            g.wait(lambda: len(people) >= before + len(part) // 2 - 1, "sets")
+
+        play(messages[:160])
+        assert not people[-1].cameras_used and not people[-1].people
+        answer = g.call(CalibrateExtrinsics, "/human_scene_fusion/calibrate_extrinsics",
+                        CalibrateExtrinsics.Request(apply=True, save_path=str(tmp_path / "rig.yaml")))
+        assert answer.success, answer.message
+        g.wait(lambda: static, "/tf_static")
+        sent = {t.child_frame_id: convert.from_transform(t)[3] for t in static[-1].transforms}
+        assert set(sent) == {f"{n}_optical" for n in names}
+        true = invert(clip.T_world_camera_true[0]) @ clip.T_world_camera_true[1]
+        found = invert(sent[f"{names[0]}_optical"]) @ sent[f"{names[1]}_optical"]
+        np.testing.assert_allclose(found, true, atol=5e-3)
+        assert (tmp_path / "rig.yaml").is_file() and (tmp_path / "rig.urdf").is_file()
+        play(messages[160:])
+        assert set(people[-1].cameras_used) == set(names)
+        assert any(p.num_views == 2 for a in people for p in a.people)
+        bad = g.call(CalibrateExtrinsics, "/human_scene_fusion/calibrate_extrinsics",
+                     CalibrateExtrinsics.Request(cameras=["nobody", names[0]]))
+        assert not bad.success and "expected two or more of" in bad.message
+        assert process.stop() == 0, process.output
+
+
+def exact_messages(clip: MultiviewClip, names: list[str], body: Path) -> list[tuple[str, Any]]:
+    """Camera and fields of messages whose joints are the truth, in order of their stamps."""
+    templates = {m.camera: m.fields for m in clip_messages(clip, body) if len(m.fields["bodies"]) == 1}
+    result = []
+    for k in range(clip.truth.shape[1]):
+        for name in names:
+            fields = dict(templates[name])
+            person = dict(fields["bodies"][0])
+            joints = np.array(person["joints"]).reshape(-1, 3).copy()
+            joints[:22] = exact_joints(clip, camera_names(clip).index(name), 0, k)
+            fields["bodies"] = [{**person, "joints": joints.reshape(-1).astype(np.float32), "track_id": "b0001"}]
+            stamp = START_NS + round(k * 1e9 / 30.0)
+            fields["header"] = {"stamp": time_fields(stamp), "frame_id": f"{name}_optical"}
+            assert fields["world_frame"] == WORLD_FRAME
+            result.append((name, fields))
+    return result
