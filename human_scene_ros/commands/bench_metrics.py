@@ -90,15 +90,15 @@ def measures(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> dict
     from human_scene_ros.evaluation import metrics
 
     people = range(truth.shape[1])
-    flat = [x.reshape(-1, JOINTS, 3) for x in (predicted, truth)]
+    ours, true = (x.reshape(-1, JOINTS, 3) for x in (predicted, truth))
 
     def each(measure: Callable[..., Any]) -> Callable[[], Any]:
         return lambda: [measure(predicted[:, p], truth[:, p]) for p in people]
 
     return {
-        "mpjpe": lambda: metrics.mpjpe_mm(*flat), "pa_mpjpe": lambda: metrics.pa_mpjpe_mm(*flat),
-        "root_error": lambda: metrics.root_error_mm(*flat), "pck": lambda: metrics.pck(*flat, 100.0),
-        "pck_auc": lambda: metrics.pck_auc(*flat), "wa_mpjpe": each(metrics.wa_mpjpe_mm),
+        "mpjpe": lambda: metrics.mpjpe_mm(ours, true), "pa_mpjpe": lambda: metrics.pa_mpjpe_mm(ours, true),
+        "root_error": lambda: metrics.root_error_mm(ours, true), "pck": lambda: metrics.pck(ours, true, 100.0),
+        "pck_auc": lambda: metrics.pck_auc(ours, true), "wa_mpjpe": each(metrics.wa_mpjpe_mm),
         "w_mpjpe": each(metrics.w_mpjpe_mm), "rte": each(lambda p, g: metrics.rte_percent(p[:, 0], g[:, 0])),
         "jitter": each(lambda p, g: metrics.jitter_10m_s3(p)), "accel_error": each(metrics.accel_error_m_s2),
         "foot_sliding": each(lambda p, g: metrics.foot_sliding_mm(p[:, _FEET], g[:, _FEET])),

@@ -254,7 +254,7 @@ def _executor(arguments: argparse.Namespace, jobs: int) -> Iterator[Executor]:
             yield pool
         return
     try:
-        from distributed import Client
+        from distributed import Client  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ConfigError(f"--cluster {arguments.cluster} needs Dask: pip install distributed, the same version as "
                           f"on the cluster ({error})") from error

@@ -8,6 +8,7 @@ crash must cost one sequence only. It prints the number of frames done, one per 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -80,10 +81,11 @@ def fixed_environment() -> dict[str, str]:
              "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
              "PYTHONHASHSEED": "0"}
     try:
-        from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
-    except ImportError:  # numpy 1: other names, same lists
-        from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__  # type: ignore[no-redef]
-    wide = [f for f in __cpu_dispatch__ if (f == "X86_V4" or f.startswith("AVX512")) and __cpu_features__.get(f)]
+        numpy: Any = importlib.import_module("numpy._core._multiarray_umath")
+    except ImportError:  # numpy 1: another name, the same lists
+        numpy = importlib.import_module("numpy.core._multiarray_umath")
+    wide = [f for f in numpy.__cpu_dispatch__
+            if (f == "X86_V4" or f.startswith("AVX512")) and numpy.__cpu_features__.get(f)]
     if wide:
         fixed["NPY_DISABLE_CPU_FEATURES"] = " ".join(wide)
     return fixed

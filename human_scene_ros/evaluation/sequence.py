@@ -305,13 +305,14 @@ class SequenceEvaluation:
             weights = (right + false, right + missed, right + 0.5 * (false + missed))
             for name, score, weight in zip(("precision", "recall", "f1"), scores, weights, strict=True):
                 values[f"{prefix}_{name}"] = Metric.of(score, how, weight)
-        scores = self._tracking.result()
+        tracking = self._tracking.result()
         truths, published = int(self._found[[0, 2]].sum()), int(self._found[:2].sum())
         for name, weight in (("idf1", truths + published), ("idp", published), ("idr", truths), ("mota", truths),
                              ("motp_m", len(self._matches))):
-            values[name] = Metric.of(getattr(scores, name.removesuffix("_m")), f"gate {self.config.gate_m:g} m", weight)
+            value = getattr(tracking, name.removesuffix("_m"))
+            values[name] = Metric.of(value, f"gate {self.config.gate_m:g} m", weight)
         for name in ("switches", "fragmentations"):
-            values[f"track_{name}"] = Metric(float(getattr(scores, name)), "none", 1.0, "sum")
+            values[f"track_{name}"] = Metric(float(getattr(tracking, name)), "none", 1.0, "sum")
 
     def _finish_people(self, values: dict[str, Metric]) -> None:
         undefined = NO_TRUTH if not self._people["frame"] else NO_MATCH
@@ -584,13 +585,13 @@ def _project(camera: PinholeCamera, joints: NDArray[np.floating]) -> Array:
     """(..., 3) -> (..., 2) pixels, always finite: what is behind the camera is put just before it."""
     points = np.array(joints, np.float64)
     points[..., 2] = np.maximum(points[..., 2], 0.05)
-    return camera.project(points)
+    return np.asarray(camera.project(points), np.float64)
 
 
 def _person_errors(predicted: Array, true: Array) -> tuple[float, float, float]:
     """MPJPE (hips), PA-MPJPE and root error, mm, over the joints that have a truth."""
-    known = np.isfinite(true).all(axis=1)
-    hips = known[1] and known[2]
+    known: NDArray[np.bool_] = np.isfinite(true).all(axis=1)
+    hips = bool(known[1] and known[2])
     if known.all():
         mpjpe = float(metrics.mpjpe_mm(predicted, true))
     elif hips:
@@ -607,7 +608,7 @@ def _rate(stamps_ns: Sequence[int]) -> float:
     """Frames per second by the median step of the stamps; the references' 30 where there is no step."""
     steps = np.diff(np.asarray(stamps_ns, np.int64))
     steps = steps[steps > 0]
-    return float(1e9 / np.median(steps)) if steps.size else metrics.REFERENCE_FPS
+    return 1e9 / float(np.median(steps)) if steps.size else metrics.REFERENCE_FPS
 
 
 def global_rotations(pose: NDArray[np.floating]) -> Array:

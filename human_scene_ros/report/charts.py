@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import TypeGuard
 
 WIDTH, HEIGHT = 480, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 12, 48
@@ -117,11 +118,11 @@ def bar_chart(labels: Sequence[str], series: Sequence[Series], *, title: str, y_
             value = s.y[row]
             if not _known(value):
                 continue
-            u, _ = axes.at(float(value), 0)  # type: ignore[arg-type]
+            u, _ = axes.at(float(value), 0)
             parts.append(f'<rect class="s{k} bar" x="{left:.1f}" y="{top + k * thick:.1f}" '
                          f'width="{max(u - left, 0.5):.1f}" height="{thick - 1.5:.1f}"/>'
                          f'<text class="value" x="{u + 4:.1f}" y="{top + k * thick + thick - 2.4:.1f}">'
-                         f'{float(value):.3g}</text>')  # type: ignore[arg-type]
+                         f'{float(value):.3g}</text>')
     parts.append(f'<text class="label" x="{(left + WIDTH - _RIGHT) / 2:.1f}" y="{height - 8}" text-anchor="middle">'
                  f'{escape(y_label)}</text>')
     return _figure(parts, title, describe, series, height, bars=True)
@@ -172,13 +173,13 @@ def map_chart(series: Sequence[Series], *, title: str, describe: str) -> str:
     for k, s in enumerate(series[:_SERIES]):
         if s.points:
             parts += [f'<circle class="s{k} dot" cx="{u:.1f}" cy="{v:.1f}" r="1.7"/>' for u, v in (
-                axes.at(float(x), float(y)) for x, y in zip(s.x, s.y, strict=True)  # type: ignore[arg-type]
+                axes.at(float(x), float(y)) for x, y in zip(s.x, s.y, strict=True)
                 if _known(x) and _known(y))]
             continue
         parts += [f'<path class="s{k} line" d="{d}"/>' for d in _paths(axes, s, False)]
         first = next(((x, y) for x, y in zip(s.x, s.y, strict=True) if _known(x) and _known(y)), None)
         if first is not None:
-            u, v = axes.at(float(first[0]), float(first[1]))  # type: ignore[arg-type]
+            u, v = axes.at(float(first[0]), float(first[1]))
             parts.append(f'<circle class="s{k} start" cx="{u:.1f}" cy="{v:.1f}" r="4"/>')
     return _figure(parts, title, describe, series, _MAP_HEIGHT)
 
@@ -190,7 +191,7 @@ def nothing(title: str) -> str:
 
 # --- parts -------------------------------------------------------------------------------------------------------
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
@@ -210,7 +211,7 @@ def _paths(axes: _Axes, series: Series, log: bool) -> list[str]:
     pieces: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(series.x, series.y, strict=True):
         if _known(x) and _known(y):
-            pieces[-1].append(axes.at(_scaled(x, log), float(y)))  # type: ignore[arg-type]
+            pieces[-1].append(axes.at(_scaled(x, log), float(y)))
         elif pieces[-1]:
             pieces.append([])
     return ["M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in (piece if len(piece) > 1 else [
