@@ -590,7 +590,7 @@ def _project(camera: PinholeCamera, joints: NDArray[np.floating]) -> Array:
 
 def _person_errors(predicted: Array, true: Array) -> tuple[float, float, float]:
     """MPJPE (hips), PA-MPJPE and root error, mm, over the joints that have a truth."""
-    known: NDArray[np.bool_] = np.isfinite(true).all(axis=1)
+    known = np.asarray(np.isfinite(true).all(axis=1))
     hips = bool(known[1] and known[2])
     if known.all():
         mpjpe = float(metrics.mpjpe_mm(predicted, true))

@@ -165,7 +165,7 @@ class SceneScores:
         for i, j in pairs:
             predicted = np.asarray(found[i].joints_camera, np.float64)[list(BODY_22)]
             true = np.asarray(people[j].joints_camera, np.float64)[list(BODY_22)]
-            known: NDArray[np.bool_] = np.isfinite(true).all(axis=1)
+            known = np.asarray(np.isfinite(true).all(axis=1))
             if not known[0]:
                 continue
             self._pa_mm.append(float(metrics.pa_mpjpe_mm(predicted[known], true[known])))

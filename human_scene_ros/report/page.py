@@ -506,7 +506,7 @@ def _any(column: Sequence[float | None] | None) -> bool:
 
 def _digits(value: float) -> str:
     """Three digits, never with an exponent."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 1e-4 else "0"
 
 
 def _with_code(text: str) -> str:
