@@ -235,12 +235,13 @@ def _process(camera: str) -> str:
 def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, out: Path) -> None:
     body = str(Path(arguments.body).resolve()) if arguments.body else ""
     checkpoint = str(Path(arguments.checkpoint).resolve()) if arguments.checkpoint else ""
+    # All live on the recording's clock, or what they say of themselves would lie years after what they see.
     for name in rig.cameras:
         processes.start(_process(name), {
             "model.preset": arguments.preset, "model.checkpoint": checkpoint, "model.body": body, "camera_name": name,
             "camera_pose": "static", "map.enabled": False, "input.transport": "compressed",
             "input.drop_policy": "all", "input.reliability": "reliable", "tf.bodies": "none"},
-            node="reconstructor_node", namespace=name, remap={"image": rig.image[name]})
+            node="reconstructor_node", namespace=name, remap={"image": rig.image[name]}, use_sim_time=True)
     extrinsics: dict[str, Any] = {}
     if not rig.tf:
         file = out / "log" / "rig.yaml"
@@ -251,8 +252,8 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
     # A replay at any speed: a set waits for cameras that work, however slow the machine is.
     processes.start("fusion_node", {
         "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, "sync.timeout": 20.0,
-        "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2, **extrinsics})
-    processes.start("markers_node", {"source": "people", "body": body})
+        "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2, **extrinsics}, use_sim_time=True)
+    processes.start("markers_node", {"source": "people", "body": body}, use_sim_time=True)
     played = [f"/{name}/{topic}" for name in rig.cameras for topic in (
         "camera_info", f"{rig.image[name]}/compressed")]
     # Each camera's images have two subscribers, its reconstructor and the recorder; the player waits for both.

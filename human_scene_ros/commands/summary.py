@@ -21,7 +21,10 @@ ERRORS = (
 
 def format_value(value: float | None, factor: float = 1.0, unit: str = "") -> str:
     """Three digits are what such errors are worth."""
-    return "undefined" if value is None else f"{value * factor:.3g}{unit}"
+    if value is None:
+        return "undefined"
+    scaled = value * factor
+    return f"{scaled:.0f}{unit}" if abs(scaled) >= 1000.0 else f"{scaled:.3g}{unit}"
 
 
 def facts(summary: Mapping[str, Any]) -> dict[str, str]:
