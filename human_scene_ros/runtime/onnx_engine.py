@@ -7,6 +7,7 @@ has them. What graphs belong to is written beside them, so that other weights ne
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -30,6 +31,9 @@ from human_scene_ros.model.tracking import assign_ids
 from human_scene_ros.model.types import NetworkOutput, StreamState
 
 logger = logging.getLogger(__name__)
+
+KEPT_EXPORTS = 6
+"""Weights whose graphs stay in the cache, the newest; whoever trains tries many."""
 
 def available() -> bool:
     """Whether onnxruntime can be imported."""
@@ -148,6 +152,10 @@ def find_graphs(network: HumanSceneNetwork, weights: CheckpointInfo) -> Path:
             else:
                 shutil.rmtree(cached)
                 made.rename(cached)
+        with contextlib.suppress(OSError):  # other processes tidy up too
+            exports = sorted(cached.parent.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+            for old in exports[:-KEPT_EXPORTS]:
+                shutil.rmtree(old, ignore_errors=True)
     logger.info("exported the network to ONNX in %.1f s: %s", time.monotonic() - begun, cached)
     return cached
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -128,8 +129,15 @@ def test_graphs_are_exported_once_and_never_used_for_other_weights(shipped, capl
     assert onnx_engine.find_graphs(network, weights) == folder
     assert (folder / "decode.onnx").is_file() and not (folder / "gone.onnx").exists()
     assert not list(folder.parent.glob(".new_*"))
+    for k in range(onnx_engine.KEPT_EXPORTS):  # older than what is made next, younger than nothing
+        old = folder.parent / f"old_{k}"
+        old.mkdir()
+        os.utime(old, (k, k))
     other = dataclasses.replace(weights, sha256="0" * 64)
-    assert onnx_engine.find_graphs(network, other) != folder
+    made = onnx_engine.find_graphs(network, other)
+    left = {path.name for path in folder.parent.iterdir()}
+    assert made != folder and {made.name, folder.name} <= left and "old_0" not in left
+    assert len(left) == onnx_engine.KEPT_EXPORTS
 
 
 def test_the_engine_is_chosen_or_refused_with_a_reason(shipped, monkeypatch, caplog):
