@@ -70,23 +70,27 @@ class TrackingAccumulator:
             track_id: (H,).
             published: (H, 3) metres.
         """
-        people, tracks = [int(i) for i in truth_id], [int(i) for i in track_id]
-        distance = np.linalg.norm(np.reshape(truth, (-1, 1, 3)) - np.reshape(published, (1, -1, 3)), axis=-1)
+        people, tracks = np.asarray(truth_id).tolist(), np.asarray(track_id).tolist()
+        offset = np.reshape(truth, (-1, 1, 3)) - np.reshape(published, (1, -1, 3))
+        distance = np.sqrt(np.einsum("ghi,ghi->gh", offset, offset))
         near = distance <= self._gate
         self._truths += len(people)
         self._published += len(tracks)
-        for i, j in zip(*np.nonzero(near), strict=True):
+        close = set(zip(*(axis.tolist() for axis in near.nonzero()), strict=True))
+        for i, j in close:
             self._together[people[i], tracks[j]] += 1
         pairs: list[tuple[int, int]] = []
         open_people, open_tracks = set(range(len(people))), set(range(len(tracks)))
+        place = {track: j for j, track in enumerate(tracks)}
         for i, person in enumerate(people):
             before = self._partner.get(person)
-            if before in tracks:
-                j = tracks.index(before)
-                if near[i, j] and j in open_tracks:
-                    pairs.append((i, j))
-                    open_people.discard(i)
-                    open_tracks.discard(j)
+            if before is None or before not in place:
+                continue
+            j = place[before]
+            if (i, j) in close and j in open_tracks:
+                pairs.append((i, j))
+                open_people.discard(i)
+                open_tracks.discard(j)
         rows, columns = sorted(open_people), sorted(open_tracks)
         if rows and columns:
             block = np.ix_(rows, columns)
@@ -94,7 +98,7 @@ class TrackingAccumulator:
             cost = np.where(near[block], distance[block], 1e3 * (1.0 + self._gate) * (1 + min(near.shape)))
             for a, b in zip(*linear_sum_assignment(cost), strict=True):
                 i, j = rows[a], columns[b]
-                if not near[i, j]:
+                if (i, j) not in close:
                     continue
                 self._switches += self._partner.get(people[i], tracks[j]) != tracks[j]
                 pairs.append((i, j))
