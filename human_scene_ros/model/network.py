@@ -155,6 +155,7 @@ class NetworkConfig:
         window_size: Width and height of that window, pixels; multiples of 16.
         detection_threshold: Least head score of a detection.
         birth_threshold: Least head score that may begin a track; weaker detections only continue one.
+        keep_threshold: Least running mean of the head scores of a track; 0: tracks do not end by weak scores.
         nms_kernel: Side of the window of non-maximum suppression, tokens.
         track_bank_cap: Most people remembered for re-identification.
         use_ttt3r: Gate the state update by the attention it received (TTT3R).
@@ -192,6 +193,7 @@ class NetworkConfig:
     window_size: tuple[int, int] = (64, 96)
     detection_threshold: float = 0.3
     birth_threshold: float = 0.3
+    keep_threshold: float = 0.0
     nms_kernel: int = 3
     track_bank_cap: int = 1024
     use_ttt3r: bool = False

@@ -177,7 +177,8 @@ def describes(folder: Path, network: HumanSceneNetwork, weights_sha256: str) -> 
     except (OSError, ValueError):
         return False
     # Thresholds act outside the graphs and may differ.
-    own = to_mapping(dataclasses.replace(network.config, detection_threshold=0.5, birth_threshold=0.5))
-    theirs = dict(description.get("network", {})) | {"detection_threshold": 0.5, "birth_threshold": 0.5}
+    thresholds = {"detection_threshold": 0.5, "birth_threshold": 0.5, "keep_threshold": 0.5}
+    own = to_mapping(dataclasses.replace(network.config, **thresholds))
+    theirs = dict(description.get("network", {})) | thresholds
     return (description.get("format") == FORMAT and description.get("weights_sha256") == weights_sha256
             and theirs == own and all((folder / f"{g}.onnx").is_file() for g in GRAPHS))

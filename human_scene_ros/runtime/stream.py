@@ -180,8 +180,9 @@ class HumanSceneStream:
                               f"'{self.network.config.name}' has no pose head; use 'auto' or 'odometry'")
         self._config = config
         birth_score = config.min_score or self.network.config.birth_threshold
-        self._tracker = Tracker(self.body_model, dataclasses.replace(config.track, birth_score=birth_score),
-                                config.smoothing)
+        keep_score = min(birth_score, self.network.config.keep_threshold)
+        track = dataclasses.replace(config.track, birth_score=birth_score, keep_score=keep_score)
+        self._tracker = Tracker(self.body_model, track, config.smoothing)
         self._odometry = KeyframeOdometry(config.odometry)
 
     @property

@@ -44,6 +44,8 @@ class TrackConfig:
         timeout_s: A person who has not been seen for so long is lost; until then the body is predicted.
         birth_score: Least score of a body that may begin a track; weaker ones only continue one, because a
             place where somebody was seen just before needs less evidence (arXiv 2110.06864).
+        keep_score: A track ends when the running mean of its scores falls below this: what looks a little like a
+            person in every frame is furniture.
         confirm_hits: Bodies until a track is confirmed.
         depth_noise: Relative standard deviation of a body's distance from the camera.
         lateral_noise_m: Standard deviation of a pelvis across the viewing ray.
@@ -55,6 +57,7 @@ class TrackConfig:
     max_distance_m: float = 0.7
     timeout_s: float = 1.0
     birth_score: float = 0.0
+    keep_score: float = 0.0
     confirm_hits: int = 3
     depth_noise: float = 0.12
     lateral_noise_m: float = 0.08
@@ -129,6 +132,7 @@ class Track:
         parameters: The body when it was last seen, in the camera frame of then, smoothed.
         rot_world_camera: (3, 3) of that camera.
         score: Of the last detection.
+        mean_score: Running mean of the scores, each new one with weight 1/2.
         head_uv_px: (2,) where the head was last seen.
         shape_weight: Samples in the mean shape.
         identity: The network's number of this person.
@@ -146,6 +150,7 @@ class Track:
     parameters: BodyParameters
     rot_world_camera: Array
     score: float
+    mean_score: float
     head_uv_px: NDArray[np.float32]
     shape_weight: float
     identity: int | None
@@ -221,7 +226,10 @@ class Tracker:
         drafts, identities, next_id = [], dict(state.identities), state.next_id
         for j, observation in enumerate(observations):
             if j in track_of:
-                drafts.append(self._continued(tracks[track_of[j]], observation, pelvis_world[j], view))
+                track = tracks[track_of[j]]
+                doubted = (track.mean_score + observation.score) / 2.0 < self.config.keep_score
+                drafts.append(self._unseen(track, view, doubted) if doubted
+                              else self._continued(track, observation, pelvis_world[j], view))
                 continue
             if observation.score < self.config.birth_score:
                 continue
@@ -295,7 +303,7 @@ class Tracker:
         o = observation
         track = Track(track_id, state, 0, 1, view.stamp_ns, view.stamp_ns, view.stamp_ns,
                       np.concatenate([pelvis_world, np.zeros(3)]), covariance, o.parameters,
-                      view.T_world_camera[:3, :3], o.score, o.head_uv_px, 1.0, o.identity)
+                      view.T_world_camera[:3, :3], o.score, o.score, o.head_uv_px, 1.0, o.identity)
         return _Draft(track, o.parameters.full_pose(), o.parameters.betas, o.parameters.expression, HEAD,
                       o.joints_camera[HEAD].astype(np.float64))
 
@@ -327,14 +335,15 @@ class Tracker:
         track = dataclasses.replace(
             track, state=TrackState.CONFIRMED if confirmed else TrackState.TENTATIVE, age=track.age + 1, hits=hits,
             seen_ns=view.stamp_ns, mean=mean, covariance=(covariance + covariance.T) / 2.0,
-            rot_world_camera=view.T_world_camera[:3, :3], score=observation.score, head_uv_px=observation.head_uv_px,
+            rot_world_camera=view.T_world_camera[:3, :3], score=observation.score,
+            mean_score=(track.mean_score + observation.score) / 2.0, head_uv_px=observation.head_uv_px,
             shape_weight=weight, identity=track.identity if observation.identity is None else observation.identity)
         return _Draft(track, pose, betas, expression, HEAD, head * ratio)
 
-    def _unseen(self, track: Track, view: _View) -> _Draft:
+    def _unseen(self, track: Track, view: _View, doubted: bool = False) -> _Draft:
         unseen_s = max(0, view.stamp_ns - track.seen_ns) * 1e-9
         # A body seen once or twice may have been nothing: it is not carried on.
-        lost = unseen_s > self.config.timeout_s or track.state == TrackState.TENTATIVE
+        lost = doubted or unseen_s > self.config.timeout_s or track.state == TrackState.TENTATIVE
         track = dataclasses.replace(track, state=TrackState.LOST if lost else TrackState.PREDICTED, age=track.age + 1)
         return _Draft(track, self._pose_now(track, view), track.parameters.betas, track.parameters.expression, PELVIS,
                       apply(view.T_camera_world, track.mean[:3]))

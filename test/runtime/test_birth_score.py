@@ -1,26 +1,42 @@
-"""Weak detections continue tracks but begin none."""
+"""Weak detections continue tracks for a while, but begin none."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 
 from human_scene_ros.body.model import load_body_model
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.runtime.tracks import Observation, TrackConfig, Tracker, TrackerState
+from human_scene_ros.scene import TrackState
 
 FRAME_NS = 100_000_000
 
 
-def test_a_weak_detection_continues_a_track_but_begins_none():
-    body = load_body_model()
-    tracker = Tracker(body, TrackConfig(birth_score=0.45))
+def run(config: TrackConfig, scores: list[float]) -> list[list[tuple[int, float, TrackState]]]:
+    """(id, score, state) of every track after each frame, when one body at one place has these scores."""
+    tracker = Tracker(load_body_model(), config)
     points = np.tile(np.array([0.0, 0.0, 3.0], np.float32), (55, 1))
-    strong = Observation(BodyParameters(transl=points[0]), points, 0.6, np.zeros(2, np.float32), None)
-    weak = dataclasses.replace(strong, score=0.25)
     state, seen = TrackerState(), []
-    for k, observation in enumerate([weak, weak, strong, weak, weak]):
+    for k, score in enumerate(scores):
+        observation = Observation(BodyParameters(transl=points[0]), points, score, np.zeros(2, np.float32), None)
         tracked, state = tracker.step([observation], np.eye(4), k * FRAME_NS, state)
-        seen.append([(t.track.track_id, t.track.score) for t in tracked])
-    assert seen == [[], [], [(0, 0.6)], [(0, 0.25)], [(0, 0.25)]]
+        seen.append([(t.track.track_id, t.track.score, t.track.state) for t in tracked])
+    return seen
+
+
+def test_a_weak_detection_continues_a_track_but_begins_none():
+    seen = run(TrackConfig(birth_score=0.45), [0.25, 0.25, 0.6, 0.25, 0.25])
+    assert [[t[:2] for t in frame] for frame in seen] == [[], [], [(0, 0.6)], [(0, 0.25)], [(0, 0.25)]]
+
+
+def test_a_track_ends_when_its_mean_score_says_furniture():
+    # Means: 0.6, 0.4, 0.3; the third is doubted, and its body begins nothing either.
+    seen = run(TrackConfig(birth_score=0.5, keep_score=0.35, confirm_hits=1), [0.6, 0.2, 0.2, 0.2, 0.6])
+    there, gone = TrackState.CONFIRMED, TrackState.LOST
+    assert [[(i, state) for i, _, state in frame] for frame in seen] == [
+        [(0, there)], [(0, there)], [(0, gone)], [], [(1, there)]]
+
+
+def test_one_weak_frame_does_not_end_a_track():
+    seen = run(TrackConfig(birth_score=0.5, keep_score=0.35, confirm_hits=1), [0.8, 0.2, 0.7, 0.2, 0.7])
+    assert all(frame[0][0] == 0 and frame[0][2] == TrackState.CONFIRMED for frame in seen)
