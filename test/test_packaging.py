@@ -84,7 +84,7 @@ def test_third_party_imports_are_declared_everywhere():
     project_of = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
     imported = {name.split(".")[0] for path in (REPOSITORY / "human_scene_ros").rglob("*.py")
                 for name, _, _ in imports(path)}
-    optional = {"moderngl", "onnxruntime", "onnx"}  # requirements/train.txt, requirements/onnx.txt
+    optional = {"moderngl", "onnxruntime", "onnx", "distributed"}  # of one command each; docs/dependencies.md
     third_party = {project_of.get(n, n) for n in
                    imported - set(sys.stdlib_module_names) - ROS_MODULES - optional - {"human_scene_ros"}}
     ranges = {re.split(r"[<>=]", r)[0].lower() for r in ast.literal_eval(setup_argument("install_requires"))}
