@@ -204,8 +204,8 @@ def _start(processes: NodeProcesses, source: str, arguments: argparse.Namespace,
     processes.start("reconstructor_node", {
         "model.preset": arguments.preset, "model.checkpoint": _absolute(arguments.checkpoint),
         "model.body": _absolute(arguments.body), "input.drop_policy": "all", "input.reliability": "reliable",
-        "tf.mode": "camera", "cloud.rate": 4.0})
-    processes.start("markers_node", {"body": _absolute(arguments.body)})
+        "tf.mode": "camera", "cloud.rate": 4.0}, use_sim_time=True)
+    processes.start("markers_node", {"body": _absolute(arguments.body)}, use_sim_time=True)
     processes.start("record_node", {
         "output": str((out / "scene").resolve()), "topics": topics, "stamps": "header", "jpeg": True,
         "compress": True, "wait_timeout": START_LIMIT_S})

@@ -14,7 +14,6 @@ factor of a hundred.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import warnings
@@ -178,7 +177,7 @@ def describes(folder: Path, network: HumanSceneNetwork, weights_sha256: str) -> 
         return False
     # Thresholds act outside the graphs and may differ.
     thresholds = {"detection_threshold": 0.5, "birth_threshold": 0.5, "keep_threshold": 0.5}
-    own = to_mapping(dataclasses.replace(network.config, **thresholds))
+    own = to_mapping(network.config) | thresholds
     theirs = dict(description.get("network", {})) | thresholds
     return (description.get("format") == FORMAT and description.get("weights_sha256") == weights_sha256
             and theirs == own and all((folder / f"{g}.onnx").is_file() for g in GRAPHS))
