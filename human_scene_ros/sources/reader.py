@@ -318,13 +318,6 @@ def image_topics(bag: BagReader) -> list[str]:
             and not t.name.startswith("/gt/") and "depth" not in t.name.lower()]
 
 
-def truth_camera(bag: BagReader, image_topic: str) -> str:
-    """Which camera's truth belongs to an image topic: "cam1" where /gt/cam1/bodies stands beside /cam1/image_raw,
-    else "" (/gt/bodies, the only camera's)."""
-    namespace = image_topic.removesuffix("/compressed").rsplit("/", 1)[0].strip("/")
-    return namespace if namespace and truth_topic(TRUTH_BODIES, namespace) in bag.topics else ""
-
-
 def choose_image_topic(bag: BagReader, asked: str | None) -> str:
     """The topic asked for, or the only camera's; raw before compressed.
 
