@@ -154,8 +154,8 @@ class NetworkConfig:
         body_head: "token": body from the person's token; "window": from an image window placed by it.
         window_size: Width and height of that window, pixels; multiples of 16.
         detection_threshold: Least head score of a detection.
-        birth_threshold: Least head score that may begin a track; weaker detections only continue one.
-        keep_threshold: Least running mean of the head scores of a track; 0: tracks do not end by weak scores.
+        birth_threshold: Least head score that may begin a track; weaker detections only continue one, as long as the
+            running mean of its scores is not below.
         nms_kernel: Side of the window of non-maximum suppression, tokens.
         track_bank_cap: Most people remembered for re-identification.
         use_ttt3r: Gate the state update by the attention it received (TTT3R).
@@ -193,7 +193,6 @@ class NetworkConfig:
     window_size: tuple[int, int] = (64, 96)
     detection_threshold: float = 0.3
     birth_threshold: float = 0.3
-    keep_threshold: float = 0.0
     nms_kernel: int = 3
     track_bank_cap: int = 1024
     use_ttt3r: bool = False

@@ -147,6 +147,8 @@ def export_step(network: HumanSceneNetwork, out: Path, weights_sha256: str = "")
     given = {"image": image, "camera_K": camera_K, "state_tokens": state.tokens.contiguous()}
     given["cells"] = torch.tensor([[[0, 1], [2, 3]]])
     graphs: tuple[_Look | _Decode | _Bodies, ...] = (_Look(network), _Decode(network), _Bodies(network))
+    for graph in graphs:
+        graph.eval()  # torch's exporter puts the mode of the outermost module back into all it holds: the network
     for name, graph in zip(GRAPHS, graphs, strict=True):
         inputs = tuple(given[i] for i in graph.inputs)
         with torch.no_grad():
@@ -176,7 +178,7 @@ def describes(folder: Path, network: HumanSceneNetwork, weights_sha256: str) -> 
     except (OSError, ValueError):
         return False
     # Thresholds act outside the graphs and may differ.
-    thresholds = {"detection_threshold": 0.5, "birth_threshold": 0.5, "keep_threshold": 0.5}
+    thresholds = {"detection_threshold": 0.5, "birth_threshold": 0.5}
     own = to_mapping(network.config) | thresholds
     theirs = dict(description.get("network", {})) | thresholds
     return (description.get("format") == FORMAT and description.get("weights_sha256") == weights_sha256

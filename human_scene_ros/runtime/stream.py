@@ -65,8 +65,8 @@ class StreamConfig:
     """How one camera stream is run. May be exchanged between frames (`HumanSceneStream.config`).
 
     Args:
-        min_score: No track begins with a detection below it; 0 = the preset's own. Weaker detections, down to
-            the network's threshold, only continue a track.
+        min_score: No track begins with a detection below it or goes on with a lower mean; 0 = the preset's own.
+            Weaker detections, down to the network's threshold, only continue a track.
         max_people: People per frame at most, the best scores first.
         duplicate_distance_m: Of two heads nearer than this across the viewing ray, the weaker is dropped.
         mask_threshold: Person probability from which a pixel is a person; 0 = the preset's own.
@@ -180,8 +180,7 @@ class HumanSceneStream:
                               f"'{self.network.config.name}' has no pose head; use 'auto' or 'odometry'")
         self._config = config
         birth_score = config.min_score or self.network.config.birth_threshold
-        keep_score = min(birth_score, self.network.config.keep_threshold)
-        track = dataclasses.replace(config.track, birth_score=birth_score, keep_score=keep_score)
+        track = dataclasses.replace(config.track, birth_score=birth_score)
         self._tracker = Tracker(self.body_model, track, config.smoothing)
         self._odometry = KeyframeOdometry(config.odometry)
 

@@ -43,9 +43,8 @@ class TrackConfig:
             viewing ray it is forgiven in proportion to `depth_noise` and the distance from the camera.
         timeout_s: A person who has not been seen for so long is lost; until then the body is predicted.
         birth_score: Least score of a body that may begin a track; weaker ones only continue one, because a
-            place where somebody was seen just before needs less evidence (arXiv 2110.06864).
-        keep_score: A track ends when the running mean of its scores falls below this: what looks a little like a
-            person in every frame is furniture.
+            place where somebody was seen just before needs less evidence (arXiv 2110.06864). A track ends when the
+            running mean of its scores falls below: what looks a little like a person in every frame is furniture.
         confirm_hits: Bodies until a track is confirmed.
         depth_noise: Relative standard deviation of a body's distance from the camera.
         lateral_noise_m: Standard deviation of a pelvis across the viewing ray.
@@ -57,7 +56,6 @@ class TrackConfig:
     max_distance_m: float = 0.7
     timeout_s: float = 1.0
     birth_score: float = 0.0
-    keep_score: float = 0.0
     confirm_hits: int = 3
     depth_noise: float = 0.12
     lateral_noise_m: float = 0.08
@@ -227,7 +225,7 @@ class Tracker:
         for j, observation in enumerate(observations):
             if j in track_of:
                 track = tracks[track_of[j]]
-                doubted = (track.mean_score + observation.score) / 2.0 < self.config.keep_score
+                doubted = (track.mean_score + observation.score) / 2.0 < self.config.birth_score
                 drafts.append(self._unseen(track, view, doubted) if doubted
                               else self._continued(track, observation, pelvis_world[j], view))
                 continue

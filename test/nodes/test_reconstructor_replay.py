@@ -18,7 +18,7 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from human_scene_ros.geometry.transform import invert, make_transform  # noqa: E402
-from human_scene_ros.msg import SceneStatus, SmplxBodyArray  # noqa: E402
+from human_scene_ros.msg import SceneStatus, SmplxBody, SmplxBodyArray  # noqa: E402
 from human_scene_ros.nodes import convert, qos  # noqa: E402
 from human_scene_ros.sources.image_codec import encode_jpeg  # noqa: E402
 from human_scene_ros.sources.message_fields import (  # noqa: E402
@@ -26,10 +26,14 @@ from human_scene_ros.sources.message_fields import (  # noqa: E402
     matrix_of_pose,
     time_fields,
 )
+from human_scene_ros.sources.reader import open_source  # noqa: E402
 from human_scene_ros.srv import SaveMap  # noqa: E402
+
+from helpers import REPOSITORY  # noqa: E402
 
 pytestmark = pytest.mark.ros
 DOMAIN = 34
+DEMO_RECORDING = REPOSITORY / "demo" / "recording"
 SECOND = 10**9
 FRAMES = 20
 
@@ -234,3 +238,29 @@ def test_markers_follow_the_bodies(folder, parameters, images):
         if tracks:
             g.wait(lambda: overlays, "an overlay")
         assert markers.stop() == 0
+
+
+def test_people_leave_and_return_as_the_camera_pans(folder):
+    """The shipped weights on a window that slides over one picture of the demo: people, bare wall, people."""
+    with open_source(DEMO_RECORDING) as source:
+        whole = next(frame.image for k, frame in enumerate(source) if k == 108)
+    lefts = [300] * 10 + list(range(300, 0, -30)) + [0] * 30 + list(range(0, 300, 30)) + [300] * 10
+    path = folder / "pan"
+    path.mkdir()
+    for i, left in enumerate(lefts):
+        cv2.imwrite(str(path / f"{i:03d}.png"), whole[40:280, left:left + 320, ::-1])
+    with graph(DOMAIN, folder) as g:
+        bodies = g.collect(SmplxBodyArray, "human_scene/bodies", 200)
+        statuses = g.collect(SceneStatus, "human_scene/status", qos.latched(200))
+        g.start("reconstructor_node", {"diagnostics.period": 0.2, "input.drop_policy": "all", "use_sim_time": True})
+        bag = g.start("bag_node", {"input": str(path), "fps": 10.0, "rate": 0.0, "wait_for_subscribers": 1})
+        g.wait(lambda: len(bodies) == len(lefts), "bodies of every image")
+        g.wait(lambda: statuses and statuses[-1].frames_processed == len(lefts), "the last status")
+        assert statuses[-1].frames_in == len(lefts) and statuses[-1].frames_dropped == 0
+        assert [b.sequence for b in bodies] == list(range(len(lefts)))
+        assert bag.wait() == 0
+    seen = [[b for b in message.bodies if b.track_state <= SmplxBody.TRACK_CONFIRMED] for message in bodies]
+    assert all(seen[5:10]) and all(seen[-5:]), "people in the window are found, before and after"
+    assert not any(message.bodies for message in bodies[40:50]), "nobody is kept on a bare wall after the timeout"
+    before, after = ({b.track_id for message in span for b in message} for span in (seen[:10], seen[-5:]))
+    assert before and after and not before & after, "an id is not given again to whoever comes after the timeout"

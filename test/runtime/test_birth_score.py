@@ -25,18 +25,18 @@ def run(config: TrackConfig, scores: list[float]) -> list[list[tuple[int, float,
 
 
 def test_a_weak_detection_continues_a_track_but_begins_none():
-    seen = run(TrackConfig(birth_score=0.45), [0.25, 0.25, 0.6, 0.25, 0.25])
-    assert [[t[:2] for t in frame] for frame in seen] == [[], [], [(0, 0.6)], [(0, 0.25)], [(0, 0.25)]]
+    seen = run(TrackConfig(birth_score=0.45), [0.25, 0.25, 0.9, 0.25, 0.4])
+    assert [[t[:2] for t in frame] for frame in seen] == [[], [], [(0, 0.9)], [(0, 0.25)], [(0, 0.4)]]
 
 
 def test_a_track_ends_when_its_mean_score_says_furniture():
     # Means: 0.6, 0.4, 0.3; the third is doubted, and its body begins nothing either.
-    seen = run(TrackConfig(birth_score=0.5, keep_score=0.35, confirm_hits=1), [0.6, 0.2, 0.2, 0.2, 0.6])
+    seen = run(TrackConfig(birth_score=0.35, confirm_hits=1), [0.6, 0.2, 0.2, 0.2, 0.6])
     there, gone = TrackState.CONFIRMED, TrackState.LOST
     assert [[(i, state) for i, _, state in frame] for frame in seen] == [
         [(0, there)], [(0, there)], [(0, gone)], [], [(1, there)]]
 
 
 def test_one_weak_frame_does_not_end_a_track():
-    seen = run(TrackConfig(birth_score=0.5, keep_score=0.35, confirm_hits=1), [0.8, 0.2, 0.7, 0.2, 0.7])
+    seen = run(TrackConfig(birth_score=0.35, confirm_hits=1), [0.8, 0.2, 0.7, 0.2, 0.7])
     assert all(frame[0][0] == 0 and frame[0][2] == TrackState.CONFIRMED for frame in seen)

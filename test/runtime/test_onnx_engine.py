@@ -16,6 +16,7 @@ from human_scene_ros.body.model import load_body_model
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.model.checkpoint import load_network
 from human_scene_ros.model.network import PRODUCT_OUTPUTS
+from human_scene_ros.model.onnx_export import export_step
 from human_scene_ros.runtime import onnx_engine
 from human_scene_ros.runtime.engine import choose_engine, make_stream
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
@@ -138,6 +139,12 @@ def test_graphs_are_exported_once_and_never_used_for_other_weights(shipped, capl
     left = {path.name for path in folder.parent.iterdir()}
     assert made != folder and {made.name, folder.name} <= left and "old_0" not in left
     assert len(left) == onnx_engine.KEPT_EXPORTS
+
+
+def test_export_leaves_the_network_as_it_was(tmp_path):
+    network, _ = load_network("nano")
+    export_step(network, tmp_path)
+    assert not any(module.training for module in network.modules()), "torch would go on with batch statistics"
 
 
 def test_the_engine_is_chosen_or_refused_with_a_reason(shipped, monkeypatch, caplog):
