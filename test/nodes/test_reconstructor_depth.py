@@ -78,4 +78,4 @@ def test_depth_gives_the_scale_and_its_absence_is_told(tmp_path):
             text = "no depth image within" if bad is None else "160x90 px, the image 320x240"
             g.wait(lambda t=text: any(t in s.message for s in statuses), text)
         g.wait(lambda: len(bodies) == 5, "bodies without depth")
-        assert any("aligned/depth" in s.message for r in reports for s in r.status)
+        g.wait(lambda: any("aligned/depth" in s.message for r in reports for s in r.status), "the topic in diagnostics")
