@@ -22,6 +22,7 @@ case "$*" in
   "-m pip install"*) echo "$*" >>"$FAKE_LOG"; echo "pip says something"; [ -z "$FAKE_PIP_FAILS" ] ;;
   "-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; cp "$0" "$last/bin/colcon" ;;
   *" build "*) echo "colcon $*" >>"$FAKE_LOG"; mkdir -p .env/install/lib ;;
+  *import_module*) ;;
   *numpy*) echo "numpy==1.26.4" ;;
   *) echo "fake python: $*" >&2; exit 9 ;;
 esac
