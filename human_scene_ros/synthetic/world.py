@@ -27,8 +27,8 @@ from human_scene_ros.synthetic.places import KINDS, make_place
 from human_scene_ros.synthetic.renderer import make_renderer
 from human_scene_ros.synthetic.shapes import Drawing, Mesh
 
-MAX_PEOPLE = 6
-_PEOPLE_WEIGHTS = (0.35, 0.28, 0.17, 0.1, 0.06, 0.04)  # of 1..6 people
+MAX_PEOPLE = 8
+_PEOPLE_WEIGHTS = (0.35, 0.28, 0.17, 0.1, 0.06, 0.04, 0.03, 0.02)  # of 1..8 people
 _CHUNK = 64  # frames whose poses are computed at once
 _LYING = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # T-pose axes laid on the back
 
