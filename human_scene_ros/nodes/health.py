@@ -119,7 +119,7 @@ class Health:
         return level, texts
 
     def reports(self, status: StatusReport, *, silence: str, input_text: str, tf_problem: str,
-                tf_failed: int) -> list[Report]:
+                tf_failed: int, hints_missed: int) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
@@ -128,6 +128,7 @@ class Health:
             input_text: Topic, asked and offered QoS.
             tf_problem: "" or why no camera transform is sent.
             tf_failed: Transform lookups that were given up.
+            hints_missed: Images that went on without the hint that `odometry.hint_frame` asks for.
         """
         level, texts = self.problems()
         inference = Report(
@@ -151,7 +152,7 @@ class Health:
             Level.ERROR if tf_problem else Level.WARN if lost else Level.OK,
             tf_problem or ("camera tracking lost" if lost else State(status.state).name.lower()),
             {"segment": str(status.segment), "people": str(status.people), "scale": f"{status.scale:.3f}",
-             "tf_lookups_failed": str(tf_failed)}, self._camera_name)
+             "tf_lookups_failed": str(tf_failed), "hints_missed": str(hints_missed)}, self._camera_name)
         world_map = Report(f"{self._node_name}: Map", Level.OK, f"{status.map_points} points",
                            {"points": str(status.map_points)})
         return [inference, camera, tracking, world_map]

@@ -18,7 +18,8 @@ from tf2_msgs.msg import TFMessage
 
 from human_scene_ros.msg import SmplxBodyArray
 from human_scene_ros.nodes import convert, qos
-from human_scene_ros.nodes.diagnostics import Throttle
+from human_scene_ros.nodes.diagnostics import Notes, Throttle
+from human_scene_ros.nodes.pose_hint import PoseHints
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.nodes.tf_tree import LookupQueue, TfListener, TfTree
 from human_scene_ros.scene import SceneEstimate
@@ -36,9 +37,10 @@ class ResultPublishers:
         node: Owner.
         config: Names of frames, rates, limits.
         description: What the numbers of the bodies mean.
+        notes: Where problems with /tf go.
     """
 
-    def __init__(self, node: Node, config: ReconstructorConfig, description: BodyDescription) -> None:
+    def __init__(self, node: Node, config: ReconstructorConfig, description: BodyDescription, notes: Notes) -> None:
         self.config = config
         self._node, self._description = node, description
         self._bodies = self._make(SmplxBodyArray, "~/bodies", 10)
@@ -62,10 +64,11 @@ class ResultPublishers:
         """Why no camera transform is sent; empty while all is well."""
         self._segment = -1
         self._sequence = 0
-        needs_tf = config.tf.mode == "camera" or config.tf.base_frame
+        needs_tf = config.tf.mode == "camera" or config.tf.base_frame or config.odometry.hint_frame
         self.tree = TfTree()
         self.lookups = LookupQueue(self.tree)
-        self._listener = TfListener(node, self.tree, self.lookups.poll) if needs_tf else None
+        self.hints = PoseHints(self.tree, config.odometry, notes)
+        self._listener = TfListener(node, self.tree, self._on_transforms) if needs_tf else None
 
     def close(self) -> None:
         """Destroy all publishers and subscriptions."""
@@ -73,6 +76,10 @@ class ResultPublishers:
             self._node.destroy_publisher(publisher)
         if self._listener is not None:
             self._listener.close()
+
+    def _on_transforms(self) -> None:
+        self.hints.told()
+        self.lookups.poll()
 
     def publish(self, estimate: SceneEstimate, camera_frame: str, latency_s: float) -> None:
         """Send what one estimate gives, the light and always wanted first."""

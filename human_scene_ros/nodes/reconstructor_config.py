@@ -125,6 +125,20 @@ class ScaleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OdometryConfig:
+    """What helps the odometry."""
+
+    hint_frame: str = option("", "Frame in which /tf knows the robot and which does not jump (REP-105: odom); the "
+                             "camera is expected to move as it says; empty = no hint.")
+    hint_wait: float = option(0.05, "Seconds an image waits for /tf at its stamp, at most; then it goes on without.",
+                              low=0.0, high=1.0)
+    hint_rotation_noise: float = option(0.01, "Radians by which the hint may be wrong from image to image.", low=1e-4,
+                                        high=3.0)
+    hint_translation_noise: float = option(0.02, "Metres by which the hint may be wrong from image to image.",
+                                           low=1e-4, high=10.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class TfConfig:
     """Which transforms are sent."""
 
@@ -167,6 +181,7 @@ class ReconstructorConfig:
     cloud: CloudConfig = CloudConfig()
     map: MapConfig = MapConfig()
     scale: ScaleConfig = ScaleConfig()
+    odometry: OdometryConfig = OdometryConfig()
     tf: TfConfig = TfConfig()
     path: PathConfig = PathConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()

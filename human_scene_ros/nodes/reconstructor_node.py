@@ -99,6 +99,8 @@ class ReconstructorNode(LifecycleNode):
             calibration = self._input.calibration(image.shape[1], image.shape[0])
             depth_m = self._input.depth(convert.stamp_ns(header.stamp), image.shape[1], image.shape[0])
             frame = convert.to_camera_frame(header, image, calibration, depth_m)
+        with health.stage("hint"):
+            frame = dataclasses.replace(frame, pose_hint=self._results.hints.at(frame.camera_frame, frame.stamp_ns))
         with health.stage("step"):
             estimate = self._reconstruction.stream.step(frame)
         with health.stage("map"):
@@ -269,7 +271,8 @@ class ReconstructorNode(LifecycleNode):
             self.get_clock().now().nanoseconds, self._health.reports(
                 report, silence=silence, input_text=self._input.describe() if self._input else "not subscribed",
                 tf_problem=self._results.problem if self._results else "",
-                tf_failed=self._results.lookups.failed if self._results else 0)))
+                tf_failed=self._results.lookups.failed if self._results else 0,
+                hints_missed=self._results.hints.missed if self._results else 0)))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 
@@ -286,7 +289,8 @@ class ReconstructorNode(LifecycleNode):
             from human_scene_ros.nodes.reconstruction import Reconstruction
 
             self._reconstruction = Reconstruction.load(self.config)
-            self._results = ResultPublishers(self, self.config, self._reconstruction.description)
+            self._results = ResultPublishers(self, self.config, self._reconstruction.description,
+                                             self._health.notes)
         except Exception as error:  # rclpy would swallow it
             known = isinstance(error, HumanSceneError)
             self._health.configure_error = f"configure failed: {type(error).__name__}: {error}"
