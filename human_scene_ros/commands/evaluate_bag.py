@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", type=int, default=0, help="only the first frames of each sequence")
     parser.add_argument("--matching", choices=("heads", "human3r", "optimal"), default="heads",
                         help="how people of estimate and truth are paired (default heads)")
+    parser.add_argument("--rig", choices=("given", "people"), default="",
+                        help="all cameras of a recording together: people fused from their views, HSfM's metrics; "
+                             "cameras stand where the recording says (given), or are placed from the people they see")
     parser.add_argument("--chunk", type=int, default=100, help="frames per alignment of (W)A-MPJPE (default 100)")
     parser.add_argument("--workers", type=int, default=1, help="sequences at the same time (default 1)")
     parser.add_argument("--cluster", default="", metavar="ADDRESS",
@@ -101,6 +104,7 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
         SourceError: A recording is not there or has no image.
         ConfigError: An option is out of range.
     """
+    from human_scene_ros.commands.evaluate_rig import camera_topics
     from human_scene_ros.sources.bag_reader import BagReader
     from human_scene_ros.sources.reader import choose_image_topic, image_topics
 
@@ -109,6 +113,9 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
                           "expected at least 1, at least 0, above 0")
     if arguments.cluster and arguments.live:
         raise ConfigError("--cluster and --live exclude each other: live timing needs this machine to itself")
+    if arguments.rig and (arguments.live or arguments.image):
+        raise ConfigError("--rig takes all cameras, offline: it excludes --image and --live; for ROS, evaluate what "
+                          "`human-scene demo-multi` recorded with `human-scene evaluate results --rig`")
     recordings = _recordings(arguments.path)
     if arguments.truth and len(recordings) > 1:
         raise ConfigError(f"--truth names one recording, but there are {len(recordings)} to evaluate")
@@ -116,11 +123,16 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
               "checkpoint": _absolute(arguments.checkpoint), "body": _absolute(arguments.body),
               "device": arguments.device, "engine": arguments.engine, "reset_interval": arguments.reset_interval,
               "intrinsics": not arguments.no_intrinsics, "max_frames": arguments.max_frames,
-              "matching": arguments.matching, "chunk": arguments.chunk, "pictures": not arguments.no_pictures}
+              "matching": arguments.matching, "chunk": arguments.chunk, "pictures": not arguments.no_pictures,
+              "rig": arguments.rig}
     jobs: list[EvaluationJob] = []
     names = _names(recordings)
     for recording in recordings:
         with BagReader(recording) as bag:
+            if arguments.rig:
+                camera_topics(bag)  # says so now if there are too few
+                jobs.append(EvaluationJob(names[recording], str(recording.resolve()), **common))
+                continue
             cameras = {topic.removesuffix("/compressed") for topic in image_topics(bag)}
             if arguments.image or len(cameras) < 2:
                 topics = [choose_image_topic(bag, arguments.image or None)]
@@ -268,8 +280,9 @@ def _executor(arguments: argparse.Namespace, jobs: int) -> Iterator[Executor]:
 
 
 def _frames(job: EvaluationJob) -> int:
+    from human_scene_ros.commands.evaluate_rig import camera_topics
     from human_scene_ros.sources.bag_reader import BagReader
 
     with BagReader(job.path) as bag:
-        count = bag.topics[job.image].count
-    return min(count, job.max_frames) if job.max_frames else count
+        counts = [bag.topics[t].count for t in ([job.image] if job.image else camera_topics(bag).values())]
+    return sum(min(count, job.max_frames) if job.max_frames else count for count in counts)

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from human_scene_ros.errors import HumanSceneError, SourceError
 
@@ -52,6 +52,7 @@ class EvaluationJob:
         matching: See `EvaluationConfig`.
         chunk: See `EvaluationConfig`.
         pictures: Keep pictures of the worst frames and of depth.
+        rig: "" = one camera; "given", "people" = all cameras of the recording together, see `evaluate_rig`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class EvaluationJob:
     matching: str = "heads"
     chunk: int = 100
     pictures: bool = True
+    rig: Literal["", "given", "people"] = ""
 
 
 def fixed_environment() -> dict[str, str]:
@@ -121,11 +123,16 @@ def run_job(folder: Path | str, on_frame: Callable[[], object] = lambda: None) -
 
 
 def evaluate_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], object] = lambda: None) -> dict[str, Any]:
-    """Every frame of one recording through the stream, in this process.
+    """Every frame of one camera (or of a rig) of one recording through the stream, in this process.
 
     Raises:
         SourceError: The recording cannot be read, has no truth, or none of its frames can be used.
     """
+    if job.rig:
+        from human_scene_ros.commands.evaluate_rig import evaluate_rig_job
+
+        return evaluate_rig_job(folder, job, on_frame)
+
     from human_scene_ros.commands.evaluation_output import provenance, write_sequence
     from human_scene_ros.evaluation.sequence import EvaluationConfig, SequenceEvaluation
     from human_scene_ros.runtime.engine import make_stream

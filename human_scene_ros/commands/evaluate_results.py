@@ -1,7 +1,8 @@
 """`human-scene evaluate results`: results that exist already, of this package or in its formats, against a truth.
 
-Three kinds of files: a recording with `~/bodies` (what `run`, `demo` and `record_node` write), `bodies.jsonl`, and a
-camera trajectory in TUM's text format. Truth is a recording with /gt/ topics, or a TUM file for a trajectory.
+Four kinds of files: a recording with `~/bodies` (what `run`, `demo` and `record_node` write), one with the people and
+cameras of a rig (`demo-multi`), `bodies.jsonl`, and a camera trajectory in TUM's text format. Truth is a recording
+with /gt/ topics, or a TUM file for a trajectory.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="of the sequence (default: from the file)")
     parser.add_argument("--image", default="", help="camera of the truth recording, by its image topic")
     parser.add_argument("--node", default="/human_scene", help="whose ~/bodies to read (default /human_scene)")
+    parser.add_argument("--rig", action="store_true", help="people of several cameras: `/people` and `/extrinsics` of "
+                        "FILE against all cameras of the truth; HSfM's metrics")
+    parser.add_argument("--people", default="/people", help="FusedPersonArray of --rig (default /people)")
+    parser.add_argument("--extrinsics", default="/extrinsics", help="CameraExtrinsicsArray of --rig (default "
+                        "/extrinsics)")
     parser.add_argument("--matching", choices=("heads", "human3r", "optimal"), default="heads",
                         help="how people of estimate and truth are paired (default heads)")
     parser.add_argument("--chunk", type=int, default=100, help="frames per alignment of (W)A-MPJPE (default 100)")
@@ -65,7 +71,13 @@ def evaluate_results(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.out / "sequences" / output.safe_name(name)
     parameters = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()
                   if k not in ("command", "kind", "json", "verbose") and not callable(v)}
-    if arguments.file.suffix in TUM_SUFFIXES:
+    if arguments.rig:
+        from human_scene_ros.commands.evaluate_rig import evaluate_recorded_rig
+
+        result = output.located(evaluate_recorded_rig(
+            folder, name, arguments.file, arguments.truth, arguments.people, arguments.extrinsics, arguments.chunk),
+            folder, arguments.out)
+    elif arguments.file.suffix in TUM_SUFFIXES:
         result = _trajectory(arguments, name, folder)
     else:
         result = _people(arguments, name, folder)

@@ -47,6 +47,13 @@ TABLE = (
     ("ate_se3_m", "camera ATE, SE(3)", 100.0, "cm"), ("ate_sim3_m", "camera ATE, Sim(3)", 100.0, "cm"),
     ("rpe_rot_deg", "camera RPE rotation", 1.0, "deg"), ("depth_absrel", "depth AbsRel, metric", 1.0, ""),
     ("depth_absrel_median", "depth AbsRel, median", 1.0, ""), ("depth_delta1", "depth delta1", 100.0, "%"),
+    ("person_recall", "people of the rig found", 100.0, "%"),
+    ("person_precision", "fused people that are there", 100.0, "%"), ("rig_w_mpjpe_m", "rig W-MPJPE", 1.0, "m"),
+    ("rig_w_mpjpe_pose_m", "rig W-MPJPE, by camera poses", 1.0, "m"), ("rig_ga_mpjpe_m", "rig GA-MPJPE", 1.0, "m"),
+    ("rig_pa_mpjpe_m", "rig PA-MPJPE", 1.0, "m"), ("rig_te_m", "rig camera TE", 1.0, "m"),
+    ("rig_s_te_m", "rig camera s-TE", 1.0, "m"), ("rig_ae_deg", "rig camera AE", 1.0, "deg"),
+    ("rig_rra_10deg", "rig RRA@10", 1.0, ""), ("rig_cca_10pct", "rig CCA@10", 1.0, ""),
+    ("rig_s_cca_10pct", "rig s-CCA@10", 1.0, ""),
     ("latency_p50_ms", "latency p50", 1.0, "ms"), ("latency_p95_ms", "latency p95", 1.0, "ms"),
 )
 """Key, name, factor and unit of the rows on the terminal."""
@@ -54,7 +61,7 @@ TABLE = (
 
 # --- where numbers come from ------------------------------------------------------------------------------------
 
-_RESULT_LAYERS = ("geometry", "body", "model", "mapping", "runtime", "sources", "evaluation", "scene.py")
+_RESULT_LAYERS = ("geometry", "body", "model", "mapping", "runtime", "sources", "fusion", "evaluation", "scene.py")
 
 
 def code_sha256() -> str:

@@ -266,6 +266,24 @@ def multiview_pose_errors_m(predicted_joints: NDArray[np.floating], truth_joints
             "pa_mpjpe": distance(umeyama(predicted, truth).apply(predicted))}
 
 
+def camera_axis_tips(T_world_camera: NDArray[np.floating]) -> Array:
+    """(V, 4, 4) -> (4 V, 3): the centre of each camera and the points one metre along its axes.
+
+    Cameras on a line, or two of them, leave a turn open if only their centres are aligned; these points do not.
+    """
+    poses = np.asarray(T_world_camera, np.float64)
+    centre = poses[:, None, :3, 3]
+    return np.concatenate([centre, centre + np.swapaxes(poses[:, :3, :3], -1, -2)], axis=1).reshape(-1, 3)
+
+
+def w_mpjpe_pose_m(predicted_joints: NDArray[np.floating], truth_joints: NDArray[np.floating],
+                   T_world_predicted: NDArray[np.floating], T_world_truth: NDArray[np.floating]) -> Array:
+    """W-MPJPE after an SE(3) on the cameras' poses instead of their centres; (P, J, 3), (V, 4, 4) -> (P, J) metres."""
+    predicted, truth = _pair(predicted_joints, truth_joints)
+    alignment = umeyama(camera_axis_tips(T_world_predicted), camera_axis_tips(T_world_truth), with_scale=False)
+    return _lengths(alignment.apply(predicted.reshape(-1, 3)).reshape(truth.shape) - truth)
+
+
 def camera_rig_errors(T_world_predicted: NDArray[np.floating], T_world_truth: NDArray[np.floating]) -> dict[str, Array]:
     """(V, 4, 4) camera poses, each in its own world -> errors of a rig.
 

@@ -279,7 +279,7 @@ class SequenceEvaluation:
 
     def finish(self) -> SequenceResult:
         """All metrics; call once, after the last frame."""
-        fps = self.config.fps or _rate(self._frames["stamp_ns"])
+        fps = self.config.fps or frame_rate(self._frames["stamp_ns"])
         values: dict[str, Metric] = {}
         self._finish_detection(values)
         self._finish_people(values)
@@ -604,7 +604,7 @@ def _person_errors(predicted: Array, true: Array) -> tuple[float, float, float]:
     return mpjpe, pa, root
 
 
-def _rate(stamps_ns: Sequence[int]) -> float:
+def frame_rate(stamps_ns: Sequence[int]) -> float:
     """Frames per second by the median step of the stamps; the references' 30 where there is no step."""
     steps = np.diff(np.asarray(stamps_ns, np.int64))
     steps = steps[steps > 0]

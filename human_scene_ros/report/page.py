@@ -29,13 +29,20 @@ TILES = (
     ("mpjpe_mm", "MPJPE, hips aligned", 1.0, "mm"), ("pelvis_rel_error", "error of the distance to people", 100.0, "%"),
     ("wa_mpjpe_mm", "WA-MPJPE, motion in the world", 1.0, "mm"), ("ate_rel", "camera ATE over path length", 100.0, "%"),
     ("depth_absrel", "depth AbsRel, metric", 1.0, ""), ("depth_absrel_median", "depth AbsRel, median-scaled", 1.0, ""),
+    ("person_recall", "people of the rig found", 100.0, "%"), ("rig_w_mpjpe_m", "W-MPJPE of the rig", 1.0, "m"),
+    ("rig_ga_mpjpe_m", "GA-MPJPE of the rig", 1.0, "m"), ("rig_pa_mpjpe_m", "PA-MPJPE of the rig", 1.0, "m"),
+    ("rig_te_m", "TE, places of the cameras", 1.0, "m"), ("rig_ae_deg", "AE, angles between cameras", 1.0, "deg"),
     ("latency_p50_ms", "latency, median", 1.0, "ms"), ("latency_p95_ms", "latency, 95th percentile", 1.0, "ms"),
 )
 COMPARED = (
     ("head_recall", "found", 100.0, "%"), ("head_precision", "precision", 100.0, "%"), ("idf1", "IDF1", 100.0, "%"),
     ("pa_mpjpe_mm", "PA-MPJPE", 1.0, "mm"), ("mpjpe_mm", "MPJPE", 1.0, "mm"), ("wa_mpjpe_mm", "WA-MPJPE", 1.0, "mm"),
     ("w_mpjpe_mm", "W-MPJPE", 1.0, "mm"), ("ate_se3_m", "ATE", 100.0, "cm"), ("depth_absrel", "AbsRel", 1.0, ""),
-    ("depth_delta1", "delta1", 100.0, "%"), ("latency_p95_ms", "latency p95", 1.0, "ms"),
+    ("depth_delta1", "delta1", 100.0, "%"), ("person_recall", "found", 100.0, "%"),
+    ("person_precision", "precision", 100.0, "%"), ("rig_w_mpjpe_m", "W-MPJPE", 1.0, "m"),
+    ("rig_ga_mpjpe_m", "GA-MPJPE", 1.0, "m"), ("rig_pa_mpjpe_m", "PA-MPJPE", 1.0, "m"), ("rig_te_m", "TE", 1.0, "m"),
+    ("rig_s_te_m", "s-TE", 1.0, "m"), ("rig_ae_deg", "AE", 1.0, "deg"), ("rig_rra_10deg", "RRA@10", 1.0, ""),
+    ("rig_cca_10pct", "CCA@10", 1.0, ""), ("latency_p95_ms", "latency p95", 1.0, "ms"),
 )
 
 
@@ -231,6 +238,9 @@ def _over_time(evaluation: Evaluation, sequence: Mapping[str, Any]) -> str:
     for title, y_label, keys in (
             ("Pose error", "mm", (("mpjpe_mm", "MPJPE, hips aligned"), ("pa_mpjpe_mm", "PA-MPJPE"))),
             ("Camera error", "mm", (("camera_error_mm", "position after SE(3)"),)),
+            ("People of the rig", "m", (("rig_w_mpjpe_m", "W-MPJPE"), ("rig_ga_mpjpe_m", "GA-MPJPE"),
+                                        ("rig_pa_mpjpe_m", "PA-MPJPE"))),
+            ("Cameras of the rig", "m", (("rig_te_m", "TE"), ("rig_s_te_m", "s-TE"))),
             ("Depth error", "AbsRel", (("depth_absrel", "AbsRel, metric"),)),
             ("People", "people", (("people_true", "to be found"), ("matched", "found")))):
         series = [Series(label, *_thinned(time_s, frames[key])) for key, label in keys if _any(frames.get(key))]
@@ -251,10 +261,11 @@ def _joints_and_distance(evaluations: Sequence[Evaluation]) -> str:
             names = [n.replace("_", " ") for n in found[0]["joint"]]
             series = [Series(label, range(len(names)), [
                 _mean([(j[key][k], j["count"][k]) for j in found]) for k in range(len(names))])
-                for key, label in (("mpjpe_mm", "hips aligned"), ("pa_mpjpe_mm", "after Sim(3)"))]
+                for key, label in (("mpjpe_mm", "hips aligned"), ("ga_mpjpe_mm", "Sim(3) of all people"),
+                                   ("pa_mpjpe_mm", "Sim(3) of each person")) if all(key in j for j in found)]
             worst = max(zip((v or 0.0 for v in series[0].y), names, strict=True))
             drawn.append(charts.bar_chart(names, series, title=f"Mean error per joint{suffix}", y_label="mm",
-                                          describe=f"Largest with hips aligned: {worst[1]}, {worst[0]:.3g} mm."))
+                                          describe=f"Largest with {series[0].name}: {worst[1]}, {worst[0]:.3g} mm."))
         drawn += _by_distance(evaluation, suffix)
     return f'<div class="charts">{"".join(drawn)}</div>' if drawn else (
         '<p class="none">No people were measured.</p>')

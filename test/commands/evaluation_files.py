@@ -55,7 +55,8 @@ def write_results(folder: Path, frames: int, *, error_m: float = 0.05, drop: tup
 def results_arguments(file: Path, truth: Path, out: Path, **changes: Any) -> types.SimpleNamespace:
     """Arguments of `evaluate results`."""
     values = {"file": file, "truth": truth, "out": out, "name": "", "image": "", "node": "/human_scene",
-              "matching": "heads", "chunk": 100, "max_stamp_difference": 0.01, "json": True}
+              "matching": "heads", "chunk": 100, "rig": False, "people": "/people",
+              "extrinsics": "/extrinsics", "max_stamp_difference": 0.01, "json": True}
     return types.SimpleNamespace(**{**values, **changes})
 
 

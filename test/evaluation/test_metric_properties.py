@@ -134,6 +134,18 @@ def rig(x: np.ndarray) -> np.ndarray:
     return poses
 
 
+def facing(x: np.ndarray) -> np.ndarray:
+    """(T, 4, 4) poses at joint 0 that turn with the joints: x from joint 0 to 3, z across it and joint 5."""
+    first, second = x[:, 3] - x[:, 0], x[:, 5] - x[:, 0]
+    first = first / np.linalg.norm(first, axis=1, keepdims=True)
+    across = np.cross(first, second)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    poses = np.tile(np.eye(4), (len(x), 1, 1))
+    poses[:, :3, :3] = np.stack([first, np.cross(across, first), across], axis=2)
+    poses[:, :3, 3] = x[:, 0]
+    return poses
+
+
 def rotated_world(T: np.ndarray) -> np.ndarray:
     """Poses in another world."""
     moved = np.eye(4)
@@ -203,6 +215,12 @@ PROPERTIES: dict[str, Property] = {
     "multiview_pose_errors_m, w": Property(
         lambda p, g: metrics.multiview_pose_errors_m(p[:3], g[:3], p[:, 0], g[:, 0])["w_mpjpe"], (shifted, turned),
         (grown, bent, drifting)),
+    "w_mpjpe_pose_m": Property(
+        lambda p, g: metrics.w_mpjpe_pose_m(p[:3], g[:3], facing(p), facing(g)), (shifted, turned),
+        (grown, bent, drifting)),
+    "camera_axis_tips": Property(
+        lambda p, g: np.linalg.norm(metrics.camera_axis_tips(facing(p)) - metrics.camera_axis_tips(facing(g)), axis=1),
+        (turned, shifted), (bent, grown), joint=True),
     "multiview_pose_errors_m, ga": Property(
         lambda p, g: metrics.multiview_pose_errors_m(p[:3], g[:3], p[:, 0], g[:, 0])["ga_mpjpe"],
         (shifted, turned, grown), (bent, shifted_per_frame)),

@@ -1,0 +1,349 @@
+"""All cameras of a recording together: people fused from their views, against the truth of the rig.
+
+`evaluate bag --rig` runs each camera through a stream and fuses the bodies with the code of `fusion_node`, offline;
+`evaluate results --rig` takes what the nodes published. The truth are `/gt/people`, or the `/gt/CAMERA/bodies` of
+converted data sets, and the poses on `/tf_static` or `/gt/CAMERA/camera_pose`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.commands import evaluation_output as output
+from human_scene_ros.errors import HumanSceneError, SourceError
+from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment
+from human_scene_ros.evaluation.trajectory import associate
+from human_scene_ros.geometry.camera import PinholeCamera
+from human_scene_ros.geometry.transform import apply
+from human_scene_ros.scene import TrackState
+from human_scene_ros.sources.bag_reader import BagReader
+from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_POSE, build_message, truth_topic
+from human_scene_ros.sources.calibration import Calibration, is_rectified_topic
+from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN
+from human_scene_ros.sources.message_definitions import register_type, shared_typestore
+from human_scene_ros.sources.message_fields import (
+    BODY_ARRAY,
+    body_array_fields,
+    matrix_of_pose,
+    stamp_ns_of,
+    truth_from_message,
+)
+from human_scene_ros.sources.reader import choose_info_topic, image_topics, open_source
+
+if TYPE_CHECKING:
+    from human_scene_ros.commands.evaluate_job import EvaluationJob
+
+Array = NDArray[np.float64]
+Placing = Literal["given", "people"]
+
+TRUTH_PEOPLE = "/gt/people"
+JOINTS = 22
+MAX_STAMP_DIFFERENCE_S = 0.02
+"""Between a set of people and the truth; sets are stamped with the median of their images."""
+
+MIN_VIEWS = 2
+"""Nobody counts whom fewer cameras at a time have ever seen, as in `demo-multi`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RigTruth:
+    """What a recording knows about its cameras and people.
+
+    Args:
+        path: The recording.
+        images: Camera -> image topic.
+        cameras: Camera -> intrinsics.
+        frames: Camera -> optical frame of its images.
+        standing: Camera -> (4, 4) pose in the world, of cameras that do not move.
+        moving: Camera -> stamp -> (4, 4), of those whose pose is known image by image.
+        people: Stamp -> everybody in the world.
+    """
+
+    path: Path
+    images: Mapping[str, str]
+    cameras: Mapping[str, PinholeCamera]
+    frames: Mapping[str, str]
+    standing: Mapping[str, Array]
+    moving: Mapping[str, Mapping[int, Array]]
+    people: Mapping[int, People]
+
+    def poses(self, stamp_ns: int) -> dict[str, Array]:
+        """Camera -> pose at a stamp, as far as it is known."""
+        found = {name: self.standing[name] for name in self.images if name in self.standing}
+        return found | {name: poses[stamp_ns] for name, poses in self.moving.items() if stamp_ns in poses}
+
+
+@dataclasses.dataclass(frozen=True)
+class RigEstimate:
+    """One set of people and the cameras that they were seen by, in a world of their own."""
+
+    stamp_ns: int
+    people: People
+    T_world_camera: Mapping[str, Array]
+
+
+# --- truth -------------------------------------------------------------------------------------------------------
+
+def camera_topics(bag: BagReader) -> dict[str, str]:
+    """Camera -> image topic, compressed before raw.
+
+    Raises:
+        SourceError: There are fewer than two cameras.
+    """
+    found = {topic.strip("/").split("/")[0]: topic for topic in sorted(image_topics(bag))}
+    if len(found) < 2:
+        raise SourceError(f"{bag.path} has {len(found)} camera(s) ({', '.join(found) or 'none'}); --rig needs two or "
+                          "more, as /CAMERA/image/compressed or /CAMERA/image_raw/compressed")
+    return found
+
+
+def read_rig_truth(path: Path) -> RigTruth:
+    """Truth of all cameras; images are not decoded.
+
+    Raises:
+        SourceError: Fewer than two cameras, no CameraInfo or pose of one of them, or no truth of people.
+    """
+    with BagReader(path) as bag:
+        images = camera_topics(bag)
+        cameras, frames = {}, {}
+        for name, topic in images.items():
+            info_topic = choose_info_topic(bag, topic, None)
+            if info_topic is None:
+                raise SourceError(f"{path}: camera {name} has no camera_info beside {topic}; --rig needs intrinsics")
+            info = bag.deserialize(info_topic, bag.first(info_topic)[1])
+            calibration = Calibration.from_message(info, int(info.width), int(info.height),
+                                                   rectified=is_rectified_topic(topic))
+            if calibration is None:
+                raise SourceError(f"{path}: {info_topic} says that the camera is not calibrated; --rig needs "
+                                  "intrinsics")
+            cameras[name], frames[name] = calibration.camera, str(info.header.frame_id)
+        transforms = _static_transforms(bag)
+        standing = {name: transforms[frame] for name in images for frame in (
+            f"gt_{frames[name]}_optical", f"gt_{frames[name]}", frames[name]) if frame in transforms}
+        moving: dict[str, dict[int, Array]] = {}
+        people: dict[int, dict[int, Array]] = {}
+        for name in images:
+            bodies, pose = truth_topic(TRUTH_BODIES, name), truth_topic(TRUTH_POSE, name)
+            for topic, _, data in bag.messages([t for t in (bodies, pose) if t in bag.topics]):
+                message = bag.deserialize(topic, data)
+                stamp_ns = stamp_ns_of(message.header.stamp)
+                if topic == pose:
+                    moving.setdefault(name, {})[stamp_ns] = matrix_of_pose(message.pose.pose)
+                elif TRUTH_PEOPLE not in bag.topics:
+                    truth = truth_from_message(message)
+                    at = people.setdefault(stamp_ns, {})
+                    for person in truth.people:
+                        at.setdefault(person.person_id, apply(
+                            truth.T_world_camera, person.joints_camera[:JOINTS].astype(np.float64)))
+        if TRUTH_PEOPLE in bag.topics:
+            for _, _, data in bag.messages([TRUTH_PEOPLE]):
+                message = bag.deserialize(TRUTH_PEOPLE, data)
+                people[stamp_ns_of(message.header.stamp)] = {
+                    number_of(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:JOINTS]
+                    for p in message.people}
+    lost = [name for name in images if name not in standing and name not in moving]
+    if lost:
+        raise SourceError(f"{path} does not say where the cameras {lost} stand: neither /tf_static nor "
+                          "/gt/CAMERA/camera_pose holds their poses")
+    if not people:
+        raise SourceError(f"{path} holds no truth of people ({TRUTH_PEOPLE} or /gt/CAMERA/bodies)")
+    return RigTruth(path, images, cameras, frames, standing, moving,
+                    {stamp_ns: _people(found) for stamp_ns, found in sorted(people.items())})
+
+
+def _static_transforms(bag: BagReader) -> dict[str, Array]:
+    if "/tf_static" not in bag.topics:
+        return {}
+    return {str(t.child_frame_id): matrix_of_pose(t.transform) for _, _, data in bag.messages(["/tf_static"])
+            for t in bag.deserialize("/tf_static", data).transforms}
+
+
+def number_of(person_id: str) -> int:
+    """The digits of an id."""
+    return int("".join(c for c in person_id if c.isdigit()) or 0)
+
+
+def _people(found: Mapping[int, Array]) -> People:
+    return People(np.array(sorted(found), np.int64),
+                  np.array([found[number] for number in sorted(found)], np.float64).reshape(-1, JOINTS, 3))
+
+
+# --- results that exist ------------------------------------------------------------------------------------------
+
+def recorded_rig(path: Path, people_topic: str, extrinsics_topic: str) -> list[RigEstimate]:
+    """What `fusion_node` published: people who are seen now, and the poses of the cameras as they were then.
+
+    Raises:
+        SourceError: The recording lacks one of the topics.
+    """
+    with BagReader(path) as bag:
+        for topic in (people_topic, extrinsics_topic):
+            if topic not in bag.topics:
+                raise SourceError(f"{path} has no topic {topic}; it has {', '.join(sorted(bag.topics))}")
+        sets: list[tuple[int, People]] = []
+        poses: dict[int, dict[str, Array]] = {}
+        for topic, _, data in bag.messages([people_topic, extrinsics_topic]):
+            message = bag.deserialize(topic, data)
+            stamp_ns = stamp_ns_of(message.header.stamp)
+            if topic == people_topic:
+                sets.append((stamp_ns, _people({
+                    number_of(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:JOINTS]
+                    for p in message.people if p.state == TrackState.CONFIRMED})))
+            else:
+                poses[stamp_ns] = {str(c.camera_name): matrix_of_pose(c.pose.pose) for c in message.cameras
+                                   if c.status != EXTRINSICS_UNKNOWN}
+    stamps = np.array(sorted(poses), np.int64)
+    result = []
+    for stamp_ns, people in sets:
+        # The first ones hold for what came before them: a node speaks of its cameras once a second.
+        latest = stamps[max(int(np.searchsorted(stamps, stamp_ns, side="right")) - 1, 0)]
+        result.append(RigEstimate(stamp_ns, people, poses[int(latest)]))
+    return result
+
+
+# --- offline -----------------------------------------------------------------------------------------------------
+
+def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object]) -> tuple[list[RigEstimate],
+                                                                                         dict[str, Any]]:
+    """Every camera through the stream, then everybody fused as `fusion_node` does it; what it was made with.
+
+    Raises:
+        SourceError: No frame can be used.
+    """
+    from human_scene_ros.commands.run import describe_bodies
+    from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
+    from human_scene_ros.fusion.sync import Synchroniser
+    from human_scene_ros.nodes.fusion_config import FusionNodeConfig, PersonConfig
+    from human_scene_ros.nodes.fusion_people import CameraBodies, FusionPeople
+    from human_scene_ros.runtime.engine import make_stream
+    from human_scene_ros.runtime.stream import StreamConfig
+
+    stream = make_stream(job.preset, job.checkpoint or None, job.body or None, job.device, 1,
+                         StreamConfig(reset_interval=job.reset_interval), job.engine)  # type: ignore[arg-type]
+    names = tuple(truth.images)
+    people = FusionPeople(FusionNodeConfig(cameras=names, body=job.body, person=PersonConfig(min_views=MIN_VIEWS)))
+    description = describe_bodies(stream)
+    store = shared_typestore()
+    register_type(store, BODY_ARRAY)
+    seen: list[tuple[int, str, CameraBodies]] = []
+    rejected: list[str] = []
+    T_world_first: Array | None = None
+    for name in names:
+        stream.reset()
+        with open_source(job.path, truth.images[name]) as source:
+            source.on_rejected = lambda error: rejected.append(str(error))
+            for index, frame in enumerate(source):
+                if job.max_frames and index >= job.max_frames:
+                    break
+                on_frame()
+                try:
+                    estimate = stream.step(frame if job.intrinsics else dataclasses.replace(frame, camera=None))
+                except HumanSceneError as error:
+                    rejected.append(str(error))
+                    continue
+                if T_world_first is None:
+                    T_world_first = np.asarray(estimate.T_world_camera, np.float64)
+                fields = body_array_fields(estimate, description, camera_frame=truth.frames[name], camera_name=name,
+                                           sequence=index, world_frame="map")
+                seen.append((frame.stamp_ns, name, people.read(build_message(store, BODY_ARRAY, fields))))
+    if T_world_first is None:
+        raise SourceError(f"no frame of {job.path} could be used; the last reason: "
+                          f"{rejected[-1] if rejected else 'there was none'}")
+    seen.sort(key=lambda s: (s[0], names.index(s[1])))
+    facts: dict[str, Any] = {"weights": stream.weights, "rejected": rejected}
+    placed: dict[str, Array] = {}
+    if job.rig == "people":
+        memory = PeopleMemory(names, math.inf)
+        for stamp_ns, name, bodies in seen:
+            memory.add(name, (stamp_ns - seen[0][0]) * 1e-9, bodies.bodies)
+        found = calibrate(memory.tracks(names))
+        placed = {c.name: T_world_first @ c.T_first_camera for c in found if c.T_first_camera is not None}
+        facts["calibration"] = [camera.line() for camera in found]
+    synchroniser: Synchroniser[CameraBodies] = Synchroniser(names)
+    estimates = []
+    for moment in [s for stamp_ns, name, bodies in seen for s in synchroniser.push(name, stamp_ns, bodies, stamp_ns)] \
+            + synchroniser.flush(seen[-1][0]):
+        poses = placed
+        if job.rig == "given":
+            known = {name: truth.poses(member.stamp_ns).get(name) for name, member in moment.members.items()}
+            poses = {**truth.standing, **{name: T for name, T in known.items() if T is not None}}
+        fused = people.step(moment.stamp_ns, {name: (m.stamp_ns, m.item) for name, m in moment.members.items()},
+                            {name: poses.get(name) for name in names})
+        estimates.append(RigEstimate(moment.stamp_ns, _people({
+            p.body.track_id: p.body.joints_camera[:JOINTS].astype(np.float64) for p in fused.people
+            if p.body.track_state == TrackState.CONFIRMED}), poses))
+    facts["fusion"] = dataclasses.asdict(synchroniser.counters)
+    return estimates, facts
+
+
+# --- both --------------------------------------------------------------------------------------------------------
+
+def moments(truth: RigTruth, estimates: list[RigEstimate], max_frames: int = 0) -> Iterator[RigMoment]:
+    """Every time step of the truth with the estimate of its stamp; where there is none, everybody is missed."""
+    stamps = np.array(list(truth.people), np.int64)[:max_frames or None]
+    own = np.array([e.stamp_ns for e in estimates], np.int64)
+    begin = int(stamps[0])
+    ours, theirs = associate((own - begin) * 1e-9, (stamps - begin) * 1e-9, MAX_STAMP_DIFFERENCE_S)
+    if not len(ours):
+        raise SourceError(f"none of {len(estimates)} sets of people has the stamp of a truth of {truth.path}; results "
+                          "and truth must be of the same recording")
+    partner = dict(zip(theirs.tolist(), ours.tolist(), strict=True))
+    nobody = _people({})
+    for k, stamp_ns in enumerate(stamps.tolist()):
+        estimate = estimates[partner[k]] if k in partner else RigEstimate(stamp_ns, nobody, {})
+        yield RigMoment(stamp_ns, truth.cameras, truth.poses(stamp_ns), estimate.T_world_camera,
+                        truth.people[stamp_ns], estimate.people)
+
+
+def evaluate_rig_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], object]) -> dict[str, Any]:
+    """One recording with `evaluate bag --rig`, in this process.
+
+    Raises:
+        SourceError: The recording cannot be read or lacks truth.
+    """
+    from human_scene_ros.commands.evaluate_job import dataset_of
+
+    truth = read_rig_truth(Path(job.truth or job.path))
+    began, cpu_began = time.perf_counter(), time.process_time()
+    estimates, facts = run_rig(job, truth, on_frame)
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    evaluation = RigEvaluation(job.chunk)
+    for moment in moments(truth, estimates, job.max_frames):
+        evaluation.add(moment)
+    info, rejected = facts.pop("weights"), facts.pop("rejected")
+    weights = None if info is None else {"name": info.name, "sha256": info.sha256, "note": info.note}
+    return output.write_sequence(folder, job.name, evaluation.finish(), {
+        "path": job.path, "image": "all cameras", "dataset": dataset_of(Path(job.path)), "dropped": 0,
+        "rejected": len(rejected), "last_rejection": rejected[-1] if rejected else None,
+        "rig": {"placing": job.rig, "cameras": list(truth.images), **facts},
+        "system": {"fps": evaluation.frame_count / wall_s, "wall_s": wall_s, "cpu_s": cpu_s,
+                   "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024},
+        "pictures": {"worst": [], "depth": None}, "origin": output.provenance(dataclasses.asdict(job), weights)})
+
+
+def evaluate_recorded_rig(folder: Path, name: str, results: Path, truth_path: Path, people_topic: str,
+                          extrinsics_topic: str, chunk: int) -> dict[str, Any]:
+    """`evaluate results --rig`.
+
+    Raises:
+        SourceError: A recording cannot be read, lacks topics or truth, or the two are not of the same time.
+    """
+    from human_scene_ros.commands.evaluate_job import dataset_of
+
+    truth = read_rig_truth(truth_path)
+    evaluation = RigEvaluation(chunk)
+    for moment in moments(truth, recorded_rig(results, people_topic, extrinsics_topic)):
+        evaluation.add(moment)
+    return output.write_sequence(folder, name, evaluation.finish(), {
+        "path": str(results), "dataset": dataset_of(truth_path), "rig": {"placing": "recorded",
+                                                                         "cameras": list(truth.images)},
+        "pictures": {"worst": [], "depth": None}})
