@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "play a recording through the real ROS 2 nodes and make results and a picture",
     "demo-multi": "the same with several cameras and their fusion",
     "run": "video, folder, camera index or bag -> results, without ROS",
+    "calibrate": "find where the cameras of a rig stand from recorded people",
     "evaluate": "measure errors against a truth",
     "report": "make a page of what was measured",
     "bench": "time the stages of the pipeline",

@@ -27,14 +27,20 @@ class BundleResult:
         T_camera_world: (V, 4, 4).
         points_world: (N, 3); NaN where fewer than two cameras see the point.
         residual_px: (V, N) distance of the projection from the pixel; NaN where unseen.
-        sigma: (V, 6) standard deviations of translation (m) and rotation vector (rad) in the camera's frame, at fixed
-            scale and first camera; from the spread of the inliers' residuals.
+        covariance: (V, 6, 6) of translation (m) and rotation vector (rad) of each T_camera_world in the camera's frame,
+            at fixed scale and first camera, from the normal matrix and the spread of the inliers' residuals, taken
+            for independent.
     """
 
     T_camera_world: Array
     points_world: Array
     residual_px: Array
-    sigma: Array
+    covariance: Array
+
+    @property
+    def sigma(self) -> Array:
+        """(V, 6) standard deviations: the roots of the covariances' diagonals."""
+        return np.sqrt(np.maximum(np.einsum("vii->vi", self.covariance), 0.0))
 
 
 def triangulated(T_camera_world: NDArray[np.floating], rays: NDArray[np.floating],
@@ -106,7 +112,8 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     residual, _, _ = _residuals(T, points, rays, focal)
     distance = np.where(seen, np.linalg.norm(residual, axis=2), np.nan)
     points[~seen.any(axis=0)] = np.nan
-    return BundleResult(T, points, distance, _sigma(T, points, rays, focal, weight, huber_px, distance))
+    return BundleResult(T, points, distance, _covariance(T, points, rays, focal, weight, huber_px,
+                                                                distance))
 
 
 def _centres(T_camera_world: Array) -> Array:
@@ -185,13 +192,20 @@ def _step(T: Array, points: Array, rays: Array, focal: Array, weight: Array, hub
     return cameras, np.where(np.asarray(known)[:, None], move, 0.0)
 
 
-def _sigma(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float,
-           distance: Array) -> Array:
-    good = np.nan_to_num(points)
-    A, B, C, _, _ = _normal(T, good, rays, focal, weight, huber)
+def _covariance(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float,
+                distance: Array) -> Array:
+    A, B, C, _, _ = _normal(T, np.nan_to_num(points), rays, focal, weight, huber)
     S, _ = _reduced(A, B, C + 1e-6 * np.eye(3))
     spread = float(np.nanmedian(distance)) / 1.177  # median of a Rayleigh distribution
-    covariance = np.linalg.pinv(S, rcond=1e-10, hermitian=True) * spread**2 * float(np.mean(weight[weight > 0.0]))
-    sigma = np.zeros((len(T), 6))
-    sigma[1:] = np.sqrt(np.maximum(np.diag(covariance), 0.0)).reshape(-1, 6)
-    return sigma
+    # The scale about the first camera's centre is no unknown: its direction is taken out.
+    centres = _centres(T)
+    scaling = np.zeros((len(T), 6))
+    scaling[:, :3] = -np.einsum("vij,vj->vi", T[:, :3, :3], centres - centres[0])
+    unit = scaling[1:].reshape(-1) / max(float(np.linalg.norm(scaling)), 1e-12)
+    fixed = np.eye(len(unit)) - np.outer(unit, unit)
+    joint = np.linalg.pinv(fixed @ S @ fixed, rcond=1e-12, hermitian=True)
+    joint = joint * spread**2 * float(np.mean(weight[weight > 0.0]))
+    covariance = np.zeros((len(T), 6, 6))
+    for v in range(1, len(T)):
+        covariance[v] = joint[6 * v - 6:6 * v, 6 * v - 6:6 * v]
+    return covariance

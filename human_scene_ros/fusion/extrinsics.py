@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.optimize import linear_sum_assignment
 
-from human_scene_ros.fusion.bundle import adjust
 from human_scene_ros.fusion.rotations import project_to_rotations
-from human_scene_ros.geometry.transform import invert, make_transform, rotation_angle
+from human_scene_ros.geometry.transform import invert, make_transform
 
 Array = NDArray[np.float64]
 
@@ -34,9 +33,6 @@ _MIN_RATIO = 0.15
 _MIN_SPEED_STD_M_S = 0.1
 _MIN_SPREAD_M = 0.15
 _WIDE_M = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2)
-_RAY_FOCAL_PX = 800.0  # rays are adjusted as pixels of such a camera
-_MAX_TURN_RAD = math.radians(15.0)
-_MAX_SHIFT_M = 1.0
 
 
 class ExtrinsicsStatus(enum.IntEnum):
@@ -169,7 +165,7 @@ def _likely_pairings(a: PeopleTracks, b: PeopleTracks) -> list[tuple[int, ...]]:
     """Up to three pairings of people by the shape of their torsos over time, best first."""
     cost = np.zeros((len(a.joints), len(b.joints)))
     for i, j in itertools.product(range(len(a.joints)), range(len(b.joints))):
-        moved = _resampled(b.stamp_s, b.joints[j], a.stamp_s)
+        moved = resampled(b.stamp_s, b.joints[j], a.stamp_s)
         both = np.isfinite(a.joints[i]).all(axis=(1, 2)) & np.isfinite(moved).all(axis=(1, 2))
         if not both.any():
             cost[i, j] = 1e3
@@ -199,7 +195,7 @@ def _likely_pairings(a: PeopleTracks, b: PeopleTracks) -> list[tuple[int, ...]]:
     return [tuple(result)]
 
 
-def _resampled(stamp: Array, joints: NDArray[np.floating], at: Array) -> Array:
+def resampled(stamp: Array, joints: NDArray[np.floating], at: Array) -> Array:
     """(T', J, 3) joints at other times, linear; NaN outside and across gaps."""
     joints = np.asarray(joints, np.float64)
     if len(stamp) < 2:
@@ -218,7 +214,7 @@ def _matched(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], offset:
     for i, j in enumerate(pairing):
         if j < 0:
             continue
-        y = _resampled(b.stamp_s + offset, b.joints[j], a.stamp_s)
+        y = resampled(b.stamp_s + offset, b.joints[j], a.stamp_s)
         x = np.asarray(a.joints[i], np.float64)
         both = np.isfinite(x).all(axis=(1, 2)) & np.isfinite(y).all(axis=(1, 2))
         xs.append(x[both])
@@ -384,78 +380,3 @@ def rig_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -
                 mean = np.einsum("n,nij->ij", w / w.sum(), T)
                 poses[name] = make_transform(project_to_rotations(mean[:3, :3]), mean[:3, 3])
     return poses
-
-
-def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[str, Array],
-                    pairs: Mapping[tuple[str, str], PairExtrinsics], *, max_moments: int = 150) -> dict[str, Array]:
-    """The poses of `rig_from_pairs`, adjusted to the rays of the joints alone.
-
-    Depths of a monocular network are wrong along the rays and bias every pair; rays of the same joint at the same time
-    meet. Scale stays that of the two best connected cameras. Cameras whose adjusted pose is far from where it began, or
-    whose rays do not meet better there, keep it.
-
-    Args:
-        tracks: Camera -> people.
-        T_root_camera: Camera -> (4, 4), root first.
-        pairs: Who is who between two cameras, and the offset of their clocks.
-        max_moments: Moments of each person that take part.
-    """
-    names = list(T_root_camera)
-    if len(names) < 2:
-        return dict(T_root_camera)
-    rays, weights = [], []
-    for person in _people_of(tracks, names, pairs):
-        first = next(name for name in names if name in person)
-        stamps = tracks[first].stamp_s
-        stamps = stamps[np.linspace(0, len(stamps) - 1, min(len(stamps), max_moments)).astype(int)]
-        seen = np.full((len(names), len(stamps), *tracks[first].joints.shape[2:]), np.nan)
-        for v, name in enumerate(names):
-            if name in person:
-                offset = _offset_between(pairs, first, name)
-                seen[v] = _resampled(tracks[name].stamp_s + offset, tracks[name].joints[person[name]], stamps)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rays.append((seen[..., :2] / seen[..., 2:]).reshape(len(names), -1, 2))
-        weights.append((np.isfinite(seen).all(axis=-1) & (seen[..., 2] > 0.1)).reshape(len(names), -1).astype(float))
-    if not rays:
-        return dict(T_root_camera)
-    uv, weight = _RAY_FOCAL_PX * np.concatenate(rays, axis=1), np.concatenate(weights, axis=1)
-    start = np.stack([invert(T_root_camera[name]) for name in names])
-    focal, principal = np.full((len(names), 2), _RAY_FOCAL_PX), np.zeros((len(names), 2))
-    before = adjust(start, uv, focal, principal, weight, iterations=0)
-    after = adjust(start, uv, focal, principal, weight)
-    refined = {}
-    for v, name in enumerate(names):
-        difference = start[v] @ invert(after.T_camera_world[v])
-        near = rotation_angle(difference[:3, :3]) < _MAX_TURN_RAD and np.linalg.norm(difference[:3, 3]) < _MAX_SHIFT_M
-        known = np.isfinite(after.residual_px[v]).sum() >= _MIN_FRAMES
-        better = known and np.nanmedian(after.residual_px[v]) <= np.nanmedian(before.residual_px[v])
-        refined[name] = invert(after.T_camera_world[v]) if near and better else T_root_camera[name]
-    return refined
-
-
-def _people_of(tracks: Mapping[str, PeopleTracks], names: list[str],
-               pairs: Mapping[tuple[str, str], PairExtrinsics]) -> list[dict[str, int]]:
-    """Groups of tracks that trusted pairs connect, as camera -> row; the best pairs first, one track per camera."""
-    group = {(name, i): {name: i} for name in names for i in range(len(tracks[name].joints))}
-    trusted = [(key, pair) for key, pair in pairs.items() if pair.status <= ExtrinsicsStatus.LOW_MOTION
-               and key[0] in names and key[1] in names]
-    for (a, b), pair in sorted(trusted, key=lambda item: -item[1].inliers):
-        for i, j in enumerate(pair.pairing):
-            if j >= 0 and group[a, i] is not group[b, j] and not set(group[a, i]) & set(group[b, j]):
-                group[a, i].update(group[b, j])
-                for name, row in group[b, j].items():
-                    group[name, row] = group[a, i]
-    found: list[dict[str, int]] = []
-    for members in group.values():
-        if len(members) >= 2 and all(members is not other for other in found):
-            found.append(members)
-    return found
-
-
-def _offset_between(pairs: Mapping[tuple[str, str], PairExtrinsics], a: str, b: str) -> float:
-    """What to add to the stamps of b; 0 where nobody knows."""
-    if (a, b) in pairs:
-        return pairs[a, b].offset_s if pairs[a, b].offset_observable else 0.0
-    if (b, a) in pairs:
-        return -pairs[b, a].offset_s if pairs[b, a].offset_observable else 0.0
-    return 0.0

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from human_scene_ros.errors import ConfigError, HumanSceneError
+from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
 from human_scene_ros.fusion.sync import SyncConfig, SyncCounters, SyncedSet, Synchroniser
 from human_scene_ros.msg import (
     CameraExtrinsicsArray,
@@ -38,17 +39,16 @@ from human_scene_ros.msg import (
 )
 from human_scene_ros.nodes import convert, qos
 from human_scene_ros.nodes.diagnostics import Level, Throttle
-from human_scene_ros.nodes.fusion_calibration import Calibration, PeopleMemory, calibrate
 from human_scene_ros.nodes.fusion_config import FusionNodeConfig, camera_config, config_for, time_offset_s
 from human_scene_ros.nodes.fusion_health import FusionHealth
 from human_scene_ros.nodes.fusion_people import CameraBodies, FusedSet, FusionPeople, pelvis_pose
-from human_scene_ros.nodes.fusion_rig import Matrix, Rig
+from human_scene_ros.nodes.fusion_rig import Matrix, Rig, places_of
 from human_scene_ros.nodes.parameters import NodeParameters
 from human_scene_ros.nodes.process import run_node
 from human_scene_ros.nodes.tf_tree import StaticTransforms, TfListener, TfTree
 from human_scene_ros.sources import fusion_fields, message_fields
 from human_scene_ros.sources.fusion_fields import CameraPlace
-from human_scene_ros.sources.rig_file import rig_text, urdf_text
+from human_scene_ros.sources.rig_file import write_rig
 from human_scene_ros.srv import CalibrateExtrinsics, MergeIds
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -136,7 +136,7 @@ class FusionNode(LifecycleNode):
         self._newest_ns = moment.stamp_ns
         frames = {name: (frame.stamp_ns, frame.item) for name, frame in moment.members.items()}
         for name, (stamp_ns, bodies) in frames.items():
-            self._memory.add(name, stamp_ns * 1e-9, bodies)
+            self._memory.add(name, stamp_ns * 1e-9, bodies.bodies)
         fused = self._people.step(moment.stamp_ns, frames, poses)
         step_s = time.perf_counter() - begun_s
         latency_s = self._latency_s(moment.stamp_ns)
@@ -236,22 +236,26 @@ class FusionNode(LifecycleNode):
                             response: CalibrateExtrinsics.Response) -> CalibrateExtrinsics.Response:
         """Find poses in a thread, answer when they are found; messages keep being fused meanwhile."""
         try:
+            rig = self._rig
             result = await self._start_calibration(request)
             if isinstance(result, BaseException):
                 raise result
-            message = result.message
+            lines = [camera.line() for camera in result]
+            assert rig is not None, "else it had not started"
+            first = rig.newest(result[0].name)
+            places = places_of(result, np.eye(4) if first is None else first, rig.frames)
             if request.save_path:
-                message += "\n" + self._save(request.save_path, result)
+                lines.append(self._save(request.save_path, places))
             if request.apply:
-                message += "\n" + self._apply(result)
+                lines.append(self._apply(places))
         except HumanSceneError as error:
             return convert.fill(response, {"success": False, "message": str(error)})
         except OSError as error:
             return convert.fill(response, {"success": False, "message": f"{request.save_path}: {error}"})
         world = self.config.world_frame
         return convert.fill(response, {
-            "success": result.success, "message": message,
-            "extrinsics": [fusion_fields.camera_extrinsics_fields(place, world) for place in result.places]})
+            "success": all(place.T_world_camera is not None for place in places), "message": "\n".join(lines),
+            "extrinsics": [fusion_fields.camera_extrinsics_fields(place, world) for place in places]})
 
     def _start_calibration(self, request: CalibrateExtrinsics.Request) -> Future:
         names = [str(name) for name in request.cameras] or list(self.cameras)
@@ -266,31 +270,26 @@ class FusionNode(LifecycleNode):
             raise ConfigError(f"duration = {request.duration} s: expected 0 (all that is kept) or more")
         if self._calibrating is not None and not self._calibrating.done():
             raise ConfigError("a calibration is running; ask again when it has answered")
-        first = self._rig.newest(names[0])
         tracks = self._memory.tracks(names, request.duration)
-        frames = dict(self._rig.frames)
         future = self._calibrating = Future(executor=self.executor)
 
         def work() -> None:
             try:
-                future.set_result(calibrate(tracks, np.eye(4) if first is None else first, frames))
+                future.set_result(calibrate(tracks))
             except Exception as error:
                 future.set_result(error)
 
         threading.Thread(target=work, name="calibrate", daemon=True).start()
         return future
 
-    def _save(self, path: str, result: Calibration) -> str:
-        target = Path(path)
-        target.write_text(rig_text(self.config.world_frame, result.places))
-        target.with_suffix(".urdf").write_text(urdf_text(self.config.world_frame, result.places))
-        return f"written: {target} and {target.with_suffix('.urdf')}"
+    def _save(self, path: str, places: Sequence[CameraPlace]) -> str:
+        return "written: " + " and ".join(str(file) for file in write_rig(path, self.config.world_frame, places))
 
-    def _apply(self, result: Calibration) -> str:
+    def _apply(self, places: Sequence[CameraPlace]) -> str:
         """Use the poses, and tell everybody on /tf_static unless a frame would get a second parent."""
         assert self._rig is not None and self._people is not None
         world, lines = self.config.world_frame, []
-        for place in result.places:
+        for place in places:
             if place.T_world_camera is None:
                 continue
             self._rig.calibrate(place)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.errors import ConfigError, MessageError
+from human_scene_ros.fusion.calibration import FoundCamera
 from human_scene_ros.nodes.fusion_config import FusionNodeConfig, camera_config
 from human_scene_ros.nodes.tf_tree import TfTree, TransformGoneError, TransformNotReadyError
 from human_scene_ros.sources import fusion_fields, message_fields
@@ -16,6 +18,22 @@ from human_scene_ros.sources.fusion_fields import CameraPlace
 from human_scene_ros.sources.rig_file import read_rig
 
 Matrix = NDArray[np.float64]
+
+
+def places_of(found: Sequence[FoundCamera], T_world_first: Matrix,
+              frames: Mapping[str, str]) -> tuple[CameraPlace, ...]:
+    """What a calibration found, in the world.
+
+    Args:
+        found: Of `fusion.calibration.calibrate`; the first camera first.
+        T_world_first: (4, 4) pose of the first camera's optical frame, which stays.
+        frames: Camera -> optical frame.
+    """
+    axes = np.kron(np.eye(2), T_world_first[:3, :3])
+    return tuple(CameraPlace(
+        c.name, frames[c.name], None if c.T_first_camera is None else T_world_first @ c.T_first_camera,
+        None if c.covariance is None else axes @ c.covariance @ axes.T, c.rms_m, c.inliers, c.offset_s,
+        fusion_fields.SOURCE_PEOPLE, int(c.status)) for c in found)
 
 
 @dataclasses.dataclass(frozen=True)

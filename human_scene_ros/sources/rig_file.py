@@ -60,6 +60,14 @@ def _numbers(path: str | Path, name: str, entry: dict[str, object], key: str, le
     return values
 
 
+def write_rig(path: str | Path, world_frame: str, places: Sequence[CameraPlace]) -> tuple[Path, Path]:
+    """Write what `read_rig` reads, and the URDF snippet beside it; returns both files."""
+    target = Path(path)
+    target.write_text(rig_text(world_frame, places))
+    target.with_suffix(".urdf").write_text(urdf_text(world_frame, places))
+    return target, target.with_suffix(".urdf")
+
+
 def rig_text(world_frame: str, places: Sequence[CameraPlace]) -> str:
     """What `read_rig` reads, with what is known about each pose as a comment; unknown cameras are left out."""
     lines = [f"world_frame: {world_frame}", "cameras:"]

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion.bundle import adjust, triangulated
+from human_scene_ros.fusion.calibration import calibrate
 from human_scene_ros.fusion.extrinsics import ExtrinsicsStatus, PeopleTracks, pose_from_people, rig_from_pairs
 from human_scene_ros.geometry.transform import invert, make_transform
 from human_scene_ros.synthetic.multiview import MultiviewConfig, rig
@@ -123,6 +124,12 @@ def test_a_real_rig_is_found_from_the_person_alone():
     start = np.stack([invert(poses[name]) for name in cameras])
     people = against(start, T)
     assert people[:, 0].max() < 4.0 and people[:, 1].max() < 20.0
+
+    ours = calibrate(tracks)  # all steps together, as the service does them
+    found = np.stack([invert(camera.T_first_camera) for camera in ours])
+    assert {camera.status for camera in ours} == {ExtrinsicsStatus.LOW_MOTION}
+    rig = against(found, T)
+    assert rig[:, 0].max() < 3.0 and rig[:, 1].max() < 15.0
 
     weight = np.where(confidence > 0.3, confidence, 0.0).reshape(4, -1)
     focal, principal = K[:, (0, 1), (0, 1)], K[:, :2, 2]

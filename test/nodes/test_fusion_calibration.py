@@ -1,19 +1,15 @@
-"""Calibration from people: exact joints give exact poses; what is missing is said; what is found reaches /tf_static."""
+"""Calibration from people through the service: what is found is used, saved and reaches /tf_static."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from human_scene_ros.commands.fusion_clip import START_NS, WORLD_FRAME, camera_names, clip_messages, write_body
-from human_scene_ros.fusion.extrinsics import ExtrinsicsStatus
 from human_scene_ros.geometry.transform import apply, invert
-from human_scene_ros.nodes.fusion_calibration import PeopleMemory, calibrate
-from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, SOURCE_PEOPLE
 from human_scene_ros.sources.message_fields import time_fields
 from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
 
@@ -21,49 +17,6 @@ from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, 
 def exact_joints(clip: MultiviewClip, camera: int, person: int, k: int) -> np.ndarray:
     """(22, 3) true joints of a person in a camera."""
     return apply(invert(clip.T_world_camera_true[camera]), clip.truth[person, k, :22])
-
-
-def remembered(clip: MultiviewClip, frames: range, cameras: int = 4) -> PeopleMemory:
-    memory = PeopleMemory(camera_names(clip)[:cameras], 60.0)
-    for k in frames:
-        for v, name in enumerate(camera_names(clip)[:cameras]):
-            bodies = [SimpleNamespace(track_id=f"b{p:04d}", joints=exact_joints(clip, v, p, k).reshape(-1))
-                      for p in range(len(clip.truth))]
-            memory.add(name, k / 30.0, SimpleNamespace(bodies=bodies))
-    return memory
-
-
-def test_exact_joints_give_exact_poses():
-    clip = generate(MultiviewConfig("ring", 4, 2, 120, 6))
-    names = camera_names(clip)
-    tracks = remembered(clip, range(120)).tracks(names, 0.0)
-    result = calibrate(tracks, clip.T_world_camera_true[0], {name: f"{name}_optical" for name in names})
-    assert result.success and len(result.message.splitlines()) == 4
-    for place, true in zip(result.places, clip.T_world_camera_true, strict=True):
-        np.testing.assert_allclose(place.T_world_camera, true, atol=2e-3)
-        assert place.source == SOURCE_PEOPLE and place.status == ExtrinsicsStatus.OK and place.frame
-        assert place.rms_residual_m < 1e-3 and place.samples > 100
-
-
-def test_a_camera_that_saw_nobody_is_named_and_the_others_are_found():
-    clip = generate(MultiviewConfig("ring", 4, 1, 120, 6))
-    names = camera_names(clip)
-    tracks = remembered(clip, range(120), cameras=2).tracks(names[:2], 0.0)
-    tracks[names[2]] = PeopleMemory([names[2]], 60.0).tracks([names[2]], 0.0)[names[2]]
-    result = calibrate(tracks, np.eye(4), dict.fromkeys(names, ""))
-    assert not result.success and f"{names[2]}: no pose: too little was seen by two cameras" in result.message
-    assert result.places[1].T_world_camera is not None and result.places[2].T_world_camera is None
-    assert result.places[2].status == EXTRINSICS_UNKNOWN
-
-
-def test_the_memory_keeps_the_last_seconds():
-    clip = generate(MultiviewConfig("ring", 2, 1, 90, 6))
-    name = camera_names(clip)[0]
-    memory = remembered(clip, range(90), cameras=1)
-    assert memory.tracks([name], 0.0)[name].joints.shape == (1, 90, 7, 3)
-    assert memory.tracks([name], 1.001)[name].joints.shape == (1, 31, 7, 3)
-    memory.clear()
-    assert memory.tracks([name], 0.0)[name].joints.shape[0] == 0
 
 
 @pytest.mark.ros

@@ -1,0 +1,353 @@
+"""Where all cameras of a rig stand, from the people who walked through their shared view.
+
+`PeopleMemory` collects torso joints, `calibrate` turns them into poses: rigid fits of pairs of cameras, a spanning tree
+and averaging over it, then the rays of the same joints alone (bundle adjustment), then the scale that all depths
+together ask for. The cameras must stand still meanwhile. Everything is in the optical frame of the first camera.
+
+What comes out says how far it may be trusted: see `FoundCamera.status` and `FoundCamera.covariance`.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.fusion.bundle import adjust
+from human_scene_ros.fusion.extrinsics import (
+    TORSO_JOINTS,
+    ExtrinsicsStatus,
+    PairExtrinsics,
+    PeopleTracks,
+    pose_from_people,
+    resampled,
+    rig_from_pairs,
+)
+from human_scene_ros.geometry.transform import invert, rotation_angle
+
+Array = NDArray[np.float64]
+Pairs = Mapping[tuple[str, str], PairExtrinsics]
+Seen = tuple[float, str, NDArray[np.float32]]
+"""Stamp in seconds, track, (7, 3) torso joints in the optical frame."""
+
+MAX_TRACKS = 4
+"""Of each camera the longest; more would multiply the pairings to try."""
+MAX_RAY_ERROR = 0.02
+"""Median distance of rays, seen from the camera (radians), above which the people fit no pose: 8 cm at 4 m."""
+MAX_SIGMA_M, MAX_SIGMA_RAD = 0.5, math.radians(10.0)
+"""Doubt (root of the summed variances) beyond which a pose is not given."""
+_SHORTEST = 15
+_MAX_MOMENTS = 150
+_MIN_RAYS = 30
+_FOCAL_PX = 800.0  # rays are adjusted as pixels of such a camera
+_CORRELATED_FRAMES = 20.0  # so many frames in a row, and all joints of a frame, share their error
+_MAX_TURN_RAD = math.radians(15.0)
+_MAX_SHIFT_M = 1.0
+_MAX_SCALE = 1.3
+ADVICE = {
+    ExtrinsicsStatus.LOW_MOTION: "people covered too little ground for a firm pose; walk through the whole view",
+    ExtrinsicsStatus.TOO_FEW_FRAMES: "too little was seen by two cameras at a time; walk where their views overlap",
+    ExtrinsicsStatus.INCONSISTENT: "no pose explains what both saw; fewer people at a time, or a longer duration",
+    ExtrinsicsStatus.DEGENERATE: "all points lie on a line",
+}
+
+
+class PeopleMemory:
+    """Torso joints of the last seconds, per camera.
+
+    Args:
+        cameras: Names.
+        keep_s: How long.
+    """
+
+    def __init__(self, cameras: Sequence[str], keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._seen: dict[str, collections.deque[Seen]] = {name: collections.deque() for name in cameras}
+
+    def clear(self) -> None:
+        """Time jumped."""
+        for seen in self._seen.values():
+            seen.clear()
+
+    def add(self, camera: str, stamp_s: float, bodies: Sequence[Any]) -> None:
+        """Take one moment of a camera; bodies without joints do not count.
+
+        Args:
+            camera: Which.
+            stamp_s: When.
+            bodies: Objects with `track_id` and flat `joints` in the optical frame, as messages have them.
+        """
+        seen = self._seen[camera]
+        for body in bodies:
+            joints = np.array(body.joints, np.float32).reshape(-1, 3)
+            if len(joints) > max(TORSO_JOINTS) and np.isfinite(joints).all():
+                seen.append((stamp_s, str(body.track_id), joints[list(TORSO_JOINTS)]))
+        while seen and seen[0][0] < stamp_s - self._keep_s:
+            seen.popleft()
+
+    def tracks(self, cameras: Sequence[str], duration_s: float = 0.0) -> dict[str, PeopleTracks]:
+        """The longest tracks of each camera within the last `duration_s` (0 = all that is kept)."""
+        newest = max((self._seen[name][-1][0] for name in cameras if self._seen[name]), default=0.0)
+        since = newest - (duration_s or math.inf)
+        return {name: _tracks([s for s in list(self._seen[name]) if s[0] >= since]) for name in cameras}
+
+
+def _tracks(seen: Sequence[Seen]) -> PeopleTracks:
+    counts = collections.Counter(track for _, track, _ in seen)
+    chosen = [track for track, count in counts.most_common(MAX_TRACKS) if count >= _SHORTEST]
+    stamps = np.unique([stamp for stamp, _, _ in seen])
+    joints = np.full((len(chosen), len(stamps), len(TORSO_JOINTS), 3), np.nan)
+    for stamp, track, torso in seen:
+        if track in chosen:
+            joints[chosen.index(track), np.searchsorted(stamps, stamp)] = torso
+    return PeopleTracks(stamps, joints)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundCamera:
+    """One camera of a calibrated rig.
+
+    Args:
+        name: Camera.
+        T_first_camera: (4, 4) its optical frame in that of the first camera; None where nothing was found.
+        covariance: (6, 6) of position (m) and rotation vector (rad) along the axes of the first camera, of the last
+            step that moved the pose; zeros for the first camera, None where there is no pose.
+        rms_m: Of the inlying torso joints of the camera's best pair; NaN unknown.
+        inliers: Person-frames behind it.
+        offset_s: To be added to its stamps so that they fit the first camera's; NaN where nobody can tell.
+        ray_error: Median distance of its rays from the triangulated joints, radians; NaN where rays were not used.
+        status: How far the pose may be trusted. INCONSISTENT with a pose is never given.
+    """
+
+    name: str
+    T_first_camera: Array | None
+    covariance: Array | None
+    rms_m: float
+    inliers: int
+    offset_s: float
+    ray_error: float
+    status: ExtrinsicsStatus
+
+    def line(self) -> str:
+        """What a user should know, in one line."""
+        if self.T_first_camera is None:
+            return f"{self.name}: no pose: {ADVICE[self.status]}"
+        if not self.inliers:
+            return f"{self.name}: keeps its pose"
+        rays = f", rays {math.degrees(self.ray_error):.2f} deg" if math.isfinite(self.ray_error) else ""
+        return (f"{self.name}: rms {100.0 * self.rms_m:.1f} cm over {self.inliers} person-frames{rays}"
+                + (f"; {ADVICE[self.status]}" if self.status else ""))
+
+
+def calibrate(tracks: Mapping[str, PeopleTracks]) -> tuple[FoundCamera, ...]:
+    """Poses of all cameras in the frame of the first one.
+
+    Args:
+        tracks: Camera -> people, two cameras or more.
+    """
+    cameras = list(tracks)
+    pairs: dict[tuple[str, str], PairExtrinsics] = {}
+    for a, b in itertools.combinations(cameras, 2):
+        if len(tracks[a].joints) and len(tracks[b].joints):
+            # Stamps are believed first: searching the clocks too costs accuracy where depths are noisy.
+            pairs[a, b] = pose_from_people(tracks[a], tracks[b], known_offset_s=0.0)
+            if pairs[a, b].status > ExtrinsicsStatus.LOW_MOTION:
+                pairs[a, b] = pose_from_people(tracks[a], tracks[b])
+    rig = refined_by_rays(tracks, rig_from_pairs(pairs, cameras[0]), pairs)
+    return tuple(_found(name, cameras[0], rig, pairs) for name in cameras)
+
+
+def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> FoundCamera:
+    mine = {key: pair for key, pair in pairs.items() if name in key}
+    key = min((k for k in mine if set(k) <= set(rig)), key=lambda k: (mine[k].status, -mine[k].inliers), default=None)
+    if name == first and key is None:  # it stands where it stands
+        return FoundCamera(name, np.eye(4), np.zeros((6, 6)), float("nan"), 0, 0.0, float("nan"), ExtrinsicsStatus.OK)
+    if key is None or (name != first and rig[name].ray_error > MAX_RAY_ERROR):
+        return FoundCamera(name, None, None, float("nan"), 0, float("nan"), float("nan"),
+                           _reason(name, rig, mine))
+    best, place = mine[key], rig[name]
+    covariance = np.zeros((6, 6)) if name == first else place.covariance
+    if covariance is None:  # the pair's is along the axes of its first camera
+        axes = np.kron(np.eye(2), rig[key[0]].T_root_camera[:3, :3])
+        covariance = axes @ best.covariance @ axes.T
+    if np.trace(covariance[:3, :3]) > MAX_SIGMA_M**2 or np.trace(covariance[3:, 3:]) > MAX_SIGMA_RAD**2:
+        return FoundCamera(name, None, None, best.rms_m, best.inliers, float("nan"), place.ray_error,
+                           ExtrinsicsStatus.LOW_MOTION)
+    return FoundCamera(name, place.T_root_camera, covariance, best.rms_m, best.inliers, _offset(pairs, first, name),
+                       place.ray_error, best.status)
+
+
+def _reason(name: str, rig: Mapping[str, RayPose], mine: Pairs) -> ExtrinsicsStatus:
+    """Why there is no pose: rays that do not meet, or what keeps the camera apart from those that have one."""
+    if name in rig:
+        return ExtrinsicsStatus.INCONSISTENT
+    tried = [pair for key, pair in mine.items() if set(key) - {name} <= set(rig)]
+    return max(tried, key=lambda pair: pair.inliers).status if tried else ExtrinsicsStatus.TOO_FEW_FRAMES
+
+
+def _offset(pairs: Pairs, first: str, name: str) -> float:
+    if name == first:
+        return 0.0
+    pair = pairs.get((first, name))
+    known = pair is not None and pair.offset_observable and pair.status <= ExtrinsicsStatus.LOW_MOTION
+    return pair.offset_s if pair is not None and known else float("nan")
+
+
+# --- rays ----------------------------------------------------------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class RayPose:
+    """A pose after `refined_by_rays`.
+
+    Args:
+        T_root_camera: (4, 4).
+        covariance: (6, 6) of position and rotation vector along the root's axes; None where the rays did not move it.
+        ray_error: Median distance of the camera's rays from the triangulated joints, radians; NaN without any.
+    """
+
+    T_root_camera: Array
+    covariance: Array | None = None
+    ray_error: float = float("nan")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rays:
+    """The same joints in all cameras; column n of every array is one joint of one person at one time.
+
+    Args:
+        uv_px: (V, N, 2) of a camera with focal length `_FOCAL_PX`.
+        depth: (V, N) that the camera itself says.
+        weight: (V, N) 0 = unseen.
+        person: (N,).
+        share: Of the frames, after thinning.
+    """
+
+    uv_px: Array
+    depth: Array
+    weight: Array
+    person: NDArray[np.int64]
+    share: float
+
+
+def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[str, Array], pairs: Pairs, *,
+                    max_moments: int = _MAX_MOMENTS) -> dict[str, RayPose]:
+    """The poses of `rig_from_pairs`, adjusted to the rays of the joints alone, at the scale that all depths ask for.
+
+    Depths of a monocular network are wrong along the rays and bias every pair; rays of the same joint at the same time
+    meet. What rays cannot see is the scale: it is the middle of what every camera says about every person. Cameras
+    whose adjusted pose is far from where it began, or whose rays do not meet better there, keep it.
+
+    Args:
+        tracks: Camera -> people.
+        T_root_camera: Camera -> (4, 4), root first.
+        pairs: Who is who between two cameras, and the offset of their clocks.
+        max_moments: Moments of each person that take part.
+    """
+    names = list(T_root_camera)
+    rays = _common_rays(tracks, names, pairs, max_moments) if len(names) >= 2 else None
+    if rays is None:
+        return {name: RayPose(T) for name, T in T_root_camera.items()}
+    start = np.stack([invert(T_root_camera[name]) for name in names])
+    focal, principal = np.full((len(names), 2), _FOCAL_PX), np.zeros((len(names), 2))
+    before = adjust(start, rays.uv_px, focal, principal, rays.weight, iterations=0)
+    after = adjust(start, rays.uv_px, focal, principal, rays.weight)
+    scale, scale_variance = _scale_of_depths(after.T_camera_world, after.points_world, rays)
+    # As many measurements as are independent, not as many as there are pixels.
+    count = max(_CORRELATED_FRAMES * rays.share, 1.0) * len(TORSO_JOINTS)
+    low_motion = all(p.status is ExtrinsicsStatus.LOW_MOTION for p in pairs.values() if p.status <= 1)
+    refined = {}
+    for v, name in enumerate(names):
+        T = invert(after.T_camera_world[v])
+        T[:3, 3] *= scale
+        difference = invert(T_root_camera[name]) @ T
+        errors = [r.residual_px[v][np.isfinite(r.residual_px[v])] / _FOCAL_PX for r in (before, after)]
+        near = rotation_angle(difference[:3, :3]) < _MAX_TURN_RAD and np.linalg.norm(difference[:3, 3]) < _MAX_SHIFT_M
+        if not near or len(errors[1]) < _MIN_RAYS or np.median(errors[1]) > np.median(errors[0]):
+            kept = float(np.median(errors[0])) if len(errors[0]) >= _MIN_RAYS else float("nan")
+            refined[name] = RayPose(T_root_camera[name], None, kept)
+            continue
+        # The steps are in the camera's frame and move the world: the camera itself moves the other way.
+        axes = np.kron(np.eye(2), T[:3, :3])
+        covariance = count * (axes @ after.covariance[v] @ axes.T) * (10.0 if low_motion else 1.0)
+        covariance[:3, :3] = scale**2 * covariance[:3, :3] + scale_variance * np.outer(T[:3, 3], T[:3, 3])
+        covariance[:3, 3:] *= scale
+        covariance[3:, :3] *= scale
+        refined[name] = RayPose(T, covariance, float(np.median(errors[1])))
+    return refined
+
+
+def _common_rays(tracks: Mapping[str, PeopleTracks], names: list[str], pairs: Pairs, max_moments: int) -> _Rays | None:
+    uv, depths, weights, persons, all_moments, kept_moments = [], [], [], [], 0, 0
+    for number, person in enumerate(_people_of(tracks, names, pairs)):
+        first = next(name for name in names if name in person)
+        stamps = tracks[first].stamp_s
+        all_moments += len(stamps)
+        stamps = stamps[np.linspace(0, len(stamps) - 1, min(len(stamps), max_moments)).astype(int)]
+        kept_moments += len(stamps)
+        seen = np.full((len(names), len(stamps), *tracks[first].joints.shape[2:]), np.nan)
+        for v, name in enumerate(names):
+            if name in person:
+                offset = _offset_between(pairs, first, name)
+                seen[v] = resampled(tracks[name].stamp_s + offset, tracks[name].joints[person[name]], stamps)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            uv.append(_FOCAL_PX * (seen[..., :2] / seen[..., 2:]).reshape(len(names), -1, 2))
+        depths.append(seen[..., 2].reshape(len(names), -1))
+        weights.append((np.isfinite(seen).all(axis=-1) & (seen[..., 2] > 0.1)).reshape(len(names), -1).astype(float))
+        persons.append(np.full(depths[-1].shape[1], number))
+    if not uv:
+        return None
+    return _Rays(np.concatenate(uv, axis=1), np.concatenate(depths, axis=1), np.concatenate(weights, axis=1),
+                 np.concatenate(persons), kept_moments / max(all_moments, 1))
+
+
+def _scale_of_depths(T_camera_world: Array, points: Array, rays: _Rays) -> tuple[float, float]:
+    """Factor from the adjusted rig to metres, and the variance of its logarithm.
+
+    Each camera's depths of each person are wrong by a factor of their own; these factors are averaged.
+    """
+    depth = np.einsum("vj,nj->vn", T_camera_world[:, 2, :3], points) + T_camera_world[:, 2, 3, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((rays.weight > 0.0) & (depth > 0.1), np.log(rays.depth / depth), np.nan)
+    groups = [ratio[v, rays.person == p] for v in range(len(ratio)) for p in np.unique(rays.person)]
+    medians = np.array([np.nanmedian(g) for g in groups if np.isfinite(g).sum() >= _MIN_RAYS])
+    if not len(medians):
+        return 1.0, 1.0
+    # The mean of those that are no outliers: a median of so few would waste a third of what they know.
+    deviation = np.abs(medians - np.median(medians))
+    sane = medians[deviation <= max(3.0 * 1.4826 * float(np.median(deviation)), 0.02)]
+    middle = float(sane.mean())
+    scale = math.exp(middle) if abs(middle) < math.log(_MAX_SCALE) else 1.0
+    return scale, max(float(sane.std()), 0.01)**2 / max(len(sane) - 1, 1)
+
+
+def _people_of(tracks: Mapping[str, PeopleTracks], names: list[str], pairs: Pairs) -> list[dict[str, int]]:
+    """Groups of tracks that trusted pairs connect, as camera -> row; the best pairs first, one track per camera."""
+    group = {(name, i): {name: i} for name in names for i in range(len(tracks[name].joints))}
+    trusted = [(key, pair) for key, pair in pairs.items() if pair.status <= ExtrinsicsStatus.LOW_MOTION
+               and key[0] in names and key[1] in names]
+    for (a, b), pair in sorted(trusted, key=lambda item: -item[1].inliers):
+        for i, j in enumerate(pair.pairing):
+            if j >= 0 and group[a, i] is not group[b, j] and not set(group[a, i]) & set(group[b, j]):
+                group[a, i].update(group[b, j])
+                for name, row in group[b, j].items():
+                    group[name, row] = group[a, i]
+    found: list[dict[str, int]] = []
+    for members in group.values():
+        if len(members) >= 2 and all(members is not other for other in found):
+            found.append(members)
+    return found
+
+
+def _offset_between(pairs: Pairs, a: str, b: str) -> float:
+    """What to add to the stamps of b; 0 where nobody knows."""
+    if (a, b) in pairs:
+        return pairs[a, b].offset_s if pairs[a, b].offset_observable else 0.0
+    if (b, a) in pairs:
+        return -pairs[b, a].offset_s if pairs[b, a].offset_observable else 0.0
+    return 0.0

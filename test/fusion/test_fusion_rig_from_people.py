@@ -1,0 +1,130 @@
+"""Calibration of a rig from people: exact joints give exact poses, depths that lie cost little, doubts are true."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
+from human_scene_ros.fusion.extrinsics import TORSO_JOINTS, ExtrinsicsStatus, PeopleTracks
+from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
+
+
+def remembered(clip: MultiviewClip, frames: range, cameras: int = 4) -> PeopleMemory:
+    memory = PeopleMemory(names_of(clip)[:cameras], 60.0)
+    for k in frames:
+        for v, name in enumerate(names_of(clip)[:cameras]):
+            joints = [apply(invert(clip.T_world_camera_true[v]), p[k, :22]).reshape(-1) for p in clip.truth]
+            memory.add(name, k / 30.0, [SimpleNamespace(track_id=f"b{p}", joints=j) for p, j in enumerate(joints)])
+    return memory
+
+
+def names_of(clip: MultiviewClip) -> list[str]:
+    return [f"camera_{v}" for v in range(len(clip.T_world_camera_true))]
+
+
+def noisy_tracks(clip: MultiviewClip, seed: int, bias: float = 0.03) -> dict[str, PeopleTracks]:
+    """What networks would say: depths wrong by a lasting factor per camera and person and a wandering one; 1 cm."""
+    rng = np.random.default_rng(seed)
+    frames = clip.truth.shape[1]
+    tracks = {}
+    for v, name in enumerate(names_of(clip)):
+        people = []
+        for person in clip.truth:
+            wander = np.zeros(frames)
+            for k in range(1, frames):
+                wander[k] = 0.9 * wander[k - 1] + 0.03 * np.sqrt(1.0 - 0.81) * rng.normal()
+            torso = apply(invert(clip.T_world_camera_true[v]), person[:, list(TORSO_JOINTS)])
+            factor = (1.0 + bias * rng.normal() + wander)[:, None, None]
+            people.append(torso + (factor - 1.0) * torso[:, 3:4] + 0.01 * rng.normal(size=torso.shape))
+        tracks[name] = PeopleTracks(np.arange(frames) / 30.0, np.stack(people))
+    return tracks
+
+
+def errors(clip: MultiviewClip, found) -> np.ndarray:
+    """(V - 1, 6) position and rotation vector along the first camera's axes."""
+    rows = []
+    for v, camera in enumerate(found[1:], 1):
+        true = invert(clip.T_world_camera_true[0]) @ clip.T_world_camera_true[v]
+        turn = Rotation.from_matrix(camera.T_first_camera[:3, :3] @ true[:3, :3].T).as_rotvec()
+        rows.append(np.concatenate([camera.T_first_camera[:3, 3] - true[:3, 3], turn]))
+    return np.array(rows)
+
+
+def test_exact_joints_give_exact_poses():
+    clip = generate(MultiviewConfig("ring", 4, 2, 120, 6))
+    found = calibrate(remembered(clip, range(120)).tracks(names_of(clip)))
+    assert np.abs(errors(clip, found)).max() < 1e-3
+    for camera in found:
+        assert camera.status is ExtrinsicsStatus.OK and camera.rms_m < 1e-3 and camera.inliers > 100
+        assert camera.ray_error < 1e-4 and "rms 0.0 cm" in camera.line()
+    np.testing.assert_array_equal(found[0].T_first_camera, np.eye(4))
+    assert not found[0].covariance.any()
+
+
+def test_a_camera_that_saw_nobody_is_named_and_the_others_are_found():
+    clip = generate(MultiviewConfig("ring", 4, 1, 120, 6))
+    names = names_of(clip)
+    tracks = remembered(clip, range(120), cameras=2).tracks(names[:2])
+    tracks[names[2]] = PeopleMemory([names[2]], 60.0).tracks([names[2]])[names[2]]
+    found = calibrate(tracks)
+    assert found[1].T_first_camera is not None and found[2].T_first_camera is None
+    assert found[2].line().startswith(f"{names[2]}: no pose: too little was seen by two cameras")
+    assert found[2].covariance is None
+
+
+def test_the_memory_keeps_the_last_seconds():
+    clip = generate(MultiviewConfig("ring", 2, 1, 90, 6))
+    name = names_of(clip)[0]
+    memory = remembered(clip, range(90), cameras=1)
+    assert memory.tracks([name])[name].joints.shape == (1, 90, 7, 3)
+    assert memory.tracks([name], 1.001)[name].joints.shape == (1, 31, 7, 3)
+    memory.clear()
+    assert memory.tracks([name])[name].joints.shape[0] == 0
+
+
+def test_the_covariance_is_that_of_the_result_and_true():
+    """Over rigs: errors are as large as they are said to be (mean square of 6 normal numbers is 6)."""
+    squares = []
+    for seed in range(4):
+        clip = generate(MultiviewConfig("ring", 3, 2, 100, seed))
+        found = calibrate(noisy_tracks(clip, seed))
+        for camera, error in zip(found[1:], errors(clip, found), strict=True):
+            assert camera.status is ExtrinsicsStatus.OK
+            squares.append(error @ np.linalg.solve(camera.covariance, error))
+    assert 0.5 < np.median(squares) < 20.0
+
+
+def test_a_pose_that_nobody_can_know_is_not_given():
+    """Somebody who stands still, far off, seen blurred: fits are many, so none is given."""
+    clip = generate(MultiviewConfig("ring", 2, 1, 60, 3))
+    clip.truth[:] = clip.truth[:, :1]
+    rng = np.random.default_rng(1)
+    tracks = {name: dataclasses.replace(t, joints=t.joints + rng.normal(0.0, 0.12, t.joints.shape))
+              for name, t in noisy_tracks(clip, 1).items()}
+    camera = calibrate(tracks)[1]
+    assert camera.T_first_camera is None and camera.status > ExtrinsicsStatus.OK and "no pose" in camera.line()
+
+
+def test_people_who_are_nowhere_the_same_give_no_pose_and_say_so():
+    clip = generate(MultiviewConfig("ring", 3, 1, 120, 2))
+    rng = np.random.default_rng(0)
+    tracks = {name: PeopleTracks(np.arange(120) / 30.0, np.cumsum(rng.normal(0.0, 0.3, (1, 120, 1, 3)), axis=1)
+                                 + rng.normal(0.0, 0.3, (1, 120, 7, 3)) + [0.0, 0.0, 6.0]) for name in names_of(clip)}
+    found = calibrate(tracks)
+    assert all(camera.T_first_camera is None for camera in found[1:])
+    assert {camera.status for camera in found[1:]} <= {ExtrinsicsStatus.INCONSISTENT, ExtrinsicsStatus.TOO_FEW_FRAMES}
+    assert "no pose explains" in found[1].line() or "too little" in found[1].line()
+
+
+@pytest.mark.parametrize(("people", "degrees", "metres"), [(1, 1.5, 0.5), (2, 1.0, 0.35)])
+def test_noise_costs_little_of_ten_metres(people: int, degrees: float, metres: float):
+    clip = generate(MultiviewConfig("room", 4, people, 200, 5))
+    error = errors(clip, calibrate(noisy_tracks(clip, 5)))
+    assert np.degrees(np.linalg.norm(error[:, 3:], axis=1)).max() < degrees
+    assert np.linalg.norm(error[:, :3], axis=1).max() < metres
