@@ -251,15 +251,12 @@ def chain(rotmats: NDArray[np.floating], joints: Array) -> tuple[Array, Array]:
     Returns:
         rotation of each joint in the body frame (..., 55, 3, 3), posed joints (..., 55, 3).
     """
-    rotation = np.array(rotmats, np.float32)
-    posed = np.array(np.broadcast_to(joints, rotation.shape[:-1]), np.float32)
-    offset = joints.copy()
-    offset[..., 1:, :] -= joints[..., list(skeleton.PARENTS[1:]), :]
+    transforms = np.zeros((*rotmats.shape[:-2], 4, 4), np.float32)  # of each joint relative to its parent, then to the body
+    transforms[..., :3, :3], transforms[..., :3, 3], transforms[..., 3, 3] = rotmats, joints, 1.0
+    transforms[..., 1:, :3, 3] -= joints[..., list(skeleton.PARENTS[1:]), :]
     for children, parents in _levels():
-        posed[..., children, :] = posed[..., parents, :] + (
-            rotation[..., parents, :, :] @ offset[..., children, :, None])[..., 0]
-        rotation[..., children, :, :] = rotation[..., parents, :, :] @ rotation[..., children, :, :]
-    return rotation, posed
+        transforms[..., children, :, :] = transforms[..., parents, :, :] @ transforms[..., children, :, :]
+    return transforms[..., :3, :3], transforms[..., :3, 3]
 
 
 @functools.cache

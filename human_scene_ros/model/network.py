@@ -61,6 +61,7 @@ from human_scene_ros.model.layers import (
     layer_norm,
     rope_phases,
 )
+from human_scene_ros.model.pair_pose import PairPose
 from human_scene_ros.model.tracking import TrackBank, assign_ids
 from human_scene_ros.model.types import (
     Bodies,
@@ -148,6 +149,7 @@ class NetworkConfig:
         world_head: Predict the pointmap in the world frame.
         rgb_head: Reconstruct the image.
         mask_head: Predict the person mask.
+        pair_pose: Have a head for the camera's motion between two images (`model.pair_pose`).
         dense: "pointmap": three coordinates; "ray_depth": canonical depth times the ray of camera_K.
         canonical_focal: Focal length over image_width_px at which canonical depth is metric depth (ray_depth);
             in pixels it is one number for landscape and portrait, because a person's size in pixels tells depth.
@@ -157,6 +159,8 @@ class NetworkConfig:
         birth_threshold: Least head score that may begin a track; weaker detections only continue one, as long as the
             running mean of its scores is not below.
         nms_kernel: Side of the window of non-maximum suppression, tokens.
+        nms_radius: Suppress by place instead: of two heads that say they are nearer to each other than this, in tokens,
+            the weaker is none, so that two heads in neighbouring tokens are two people. 0: by the window.
         track_bank_cap: Most people remembered for re-identification.
         use_ttt3r: Gate the state update by the attention it received (TTT3R).
         rope_fp16: Round q and k of the scene encoder to float16 as the official run does.
@@ -187,6 +191,7 @@ class NetworkConfig:
     world_head: bool = True
     rgb_head: bool = True
     mask_head: bool = True
+    pair_pose: bool = False
     dense: Literal["pointmap", "ray_depth"] = "pointmap"
     canonical_focal: float = 0.9
     body_head: Literal["token", "window"] = "token"
@@ -194,6 +199,7 @@ class NetworkConfig:
     detection_threshold: float = 0.3
     birth_threshold: float = 0.3
     nms_kernel: int = 3
+    nms_radius: float = 0.0
     track_bank_cap: int = 1024
     use_ttt3r: bool = False
     rope_fp16: bool = False
@@ -400,6 +406,8 @@ class HumanSceneNetwork(nn.Module):
         else:
             self.backbone = PyramidBackbone(config.stem_dims[2], e, b.embed_dim)
         self.downstream_head = Heads(config)
+        if config.pair_pose:
+            self.pair_pose = PairPose()
         if config.unused_keys:
             self._add_unused_keys()
         self._initialise()
@@ -524,9 +532,19 @@ class HumanSceneNetwork(nn.Module):
         """Logits (B, n, 1) of all human tokens, and scores (B, nh, nw) that are zero but at local maxima."""
         logits = self.downstream_head.mlp_classif(human)
         score = soft_sigmoid(logits).transpose(1, 2).unflatten(2, grid)
+        if self.config.nms_radius > 0:
+            return logits, self._strongest_at_their_place(human, score.flatten(1), grid)
         kernel = self.config.nms_kernel
         peak = score == F.max_pool2d(score, kernel, stride=1, padding=kernel // 2)
         return logits, torch.where(peak, score, 0.0).squeeze(1)
+
+    def _strongest_at_their_place(self, human: Tensor, score: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, n) scores -> (B, nh, nw), zero where a stronger token sees its head within `nms_radius` of this one's."""
+        cells = self.patch_positions(grid, human.device).expand(len(human), -1, -1)
+        place = self.head_locations(human, cells) / self.config.backbone.patch_px
+        apart = (place[:, :, None] - place[:, None]).square().sum(-1)
+        beaten = (score[:, None] > score[:, :, None]) & (apart < self.config.nms_radius**2)
+        return torch.where(beaten.any(-1), 0.0, score).unflatten(1, grid)
 
     def detect(self, human: Tensor, grid: tuple[int, int]) -> Detections:
         """Heads: tokens whose score is a local maximum above the threshold, row by row."""

@@ -57,7 +57,7 @@ class OdometryConfig:
     """
 
     image_width_px: int = 320
-    max_corners: int = 160
+    max_corners: int = 120
     min_corners: int = 12
     corner_quality: float = 0.01
     corner_distance_px: float = 8.0
@@ -269,12 +269,13 @@ class KeyframeOdometry:
                 guess_px: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(N, 2) places of the keyframe's corners in `gray` and which of them can be believed."""
         c = self.config
-        options = {"winSize": (c.window_px, c.window_px), "maxLevel": 3, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        options = {"winSize": (c.window_px, c.window_px), "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
                    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)}
         start = keyframe.uv_px.reshape(-1, 1, 2)
         there, found, _ = cv2.calcOpticalFlowPyrLK(keyframe.gray, gray, start, guess_px.reshape(-1, 1, 2).copy(),
-                                                   **options)
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, keyframe.gray, there, start.copy(), **options)
+                                                   maxLevel=3, **options)
+        # The way back begins at its end and need not see far.
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, keyframe.gray, there, start.copy(), maxLevel=1, **options)
         height, width = gray.shape
         uv = there.reshape(-1, 2)
         good = (found.ravel() > 0) & (found_back.ravel() > 0)
@@ -466,47 +467,49 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
     n = len(points)
     T_prior = np.array(T, dtype=np.float64)
     T = np.array(T, dtype=np.float64)
-    jac, weighted_jac = np.zeros((6, 2, n)), np.empty((6, 2, n))
+    focal, centre = np.array([[camera.fx], [camera.fy]]), np.array([[camera.cx], [camera.cy]])
+    seen, points = uv_px.T, points.T
+    jac = np.zeros((6, 2, n))
+    noise2 = noise_px * noise_px
     log_depth = np.zeros(n)  # correction of each point's depth, prior N(0, depth_noise^2)
     converged = False
     for i in range(iterations + 1):
-        turned = (T[:3, :3] @ points.T) * np.exp(log_depth)
-        px, py, pz = turned + T[:3, 3:]
-        front = pz > 0.05
-        zi = 1.0 / np.where(front, pz, 1.0)
-        x, y = px * zi, py * zi
-        ru, rv = camera.fx * x + camera.cx - uv_px[:, 0], camera.fy * y + camera.cy - uv_px[:, 1]
+        turned = (T[:3, :3] @ points) * np.exp(log_depth)
+        placed = turned + T[:3, 3:]
+        front = placed[2] > 0.05
+        z = np.where(front, placed[2], 1.0)
+        xy = placed[:2] / z
         # Rows of the projection's derivative by the point: fx/z (1, 0, -x) and fy/z (0, 1, -y).
-        du, dv = camera.fx * zi, camera.fy * zi
-        # A relative depth error moves the point along its ray in the keyframe, seen here as (su, sv).
-        su = depth_noise * du * (turned[0] - x * turned[2])
-        sv = depth_noise * dv * (turned[1] - y * turned[2])
+        scale = focal / z
+        # A relative depth error moves the point along its ray in the keyframe, seen here as `slide`.
+        slide = depth_noise * scale * (turned[:2] - xy * turned[2])
         # Eliminating the depths leaves residuals taken back to the prior depth (to first order), with
-        # covariance noise^2 I + s s^T. Estimating them is what keeps the motion unbiased: regression on
-        # noisy depth would explain translation by rotation.
+        # covariance noise^2 I + slide slide^T, whose inverse times r is (r - slide (slide . r) share) / noise^2
+        # (Sherman-Morrison). Estimating them is what keeps the motion unbiased: regression on noisy depth would
+        # explain translation by rotation.
+        residual = focal * xy + centre - seen
         if depth_noise > 0.0:
-            ru -= su * log_depth / depth_noise
-            rv -= sv * log_depth / depth_noise
-        noise2 = noise_px * noise_px
-        common = 1.0 / (noise2 * (noise2 + su * su + sv * sv))
-        iuu, ivv, iuv = (noise2 + sv * sv) * common, (noise2 + su * su) * common, -su * sv * common
-        distance2 = np.where(front, iuu * ru * ru + 2.0 * iuv * ru * rv + ivv * rv * rv, np.inf)
+            residual -= slide * (log_depth / depth_noise)
+        share = 1.0 / (noise2 + slide[0] * slide[0] + slide[1] * slide[1])
+        along = slide[0] * residual[0] + slide[1] * residual[1]
+        distance2 = (residual[0] * residual[0] + residual[1] * residual[1] - along * along * share) / noise2
+        distance2[~front] = np.inf
         if i == iterations or converged:
             break
         # Geman-McClure weights, as wide as the residuals are, so that a poor guess can pull itself in.
         width2 = max(9.0, 2.0 * float(np.median(distance2[front]))) if front.any() else 9.0
-        weight = np.where(front, (width2 / (width2 + np.where(front, distance2, 0.0))) ** 2, 0.0)
+        weight = np.square(width2 / (width2 + distance2)) / noise2
         # Left perturbation (rotation, translation) of T: d point = rotation x point + translation.
+        (px, py, pz), (x, y), (du, dv) = placed, xy, scale
         jac[0, 0], jac[0, 1] = -du * x * py, -dv * (pz + y * py)
         jac[1, 0], jac[1, 1] = du * (pz + x * px), dv * y * px
         jac[2, 0], jac[2, 1] = -du * py, dv * px
         jac[3, 0], jac[4, 1] = du, dv
         jac[5, 0], jac[5, 1] = -du * x, -dv * y
-        weighted_jac[:, 0] = (jac[:, 0] * iuu + jac[:, 1] * iuv) * weight
-        weighted_jac[:, 1] = (jac[:, 0] * iuv + jac[:, 1] * ivv) * weight
-        flat = weighted_jac.reshape(6, 2 * n)
+        slid = (slide[0] * jac[:, 0] + slide[1] * jac[:, 1]) * share
+        flat = ((jac - slide * slid[:, None]) * weight).reshape(6, 2 * n)
         normal = flat @ jac.reshape(6, 2 * n).T
-        gradient = flat @ np.concatenate([ru, rv])
+        gradient = flat @ residual.ravel()
         if prior_noise is not None:
             # The camera, not the world's origin, is what the prior knows: rotation about it, step of it.
             away = T @ invert(T_prior)
@@ -522,11 +525,14 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
         step /= max(1.0, size / 0.5)
         # cv2.Rodrigues and not scipy's Rotation, whose calls cost more than the rest of an iteration.
         T = make_transform(cv2.Rodrigues(step[:3])[0], step[3:]) @ T
-        ru, rv = ru + step @ jac[:, 0], rv + step @ jac[:, 1]
-        log_depth = -depth_noise * (su * (iuu * ru + iuv * rv) + sv * (iuv * ru + ivv * rv))
+        residual = residual + (step @ jac.reshape(6, 2 * n)).reshape(2, n)
+        log_depth = -depth_noise * share * (slide[0] * residual[0] + slide[1] * residual[1])
         np.clip(log_depth, -1.0, 1.0, out=log_depth)
         converged = size < 1e-4 and width2 == 9.0  # a tenth of a millimetre, hundredths of a pixel
     return T, distance2 < 9.21  # 99 % of a chi-square with two degrees of freedom
+
+
+_AROUND = np.array([(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)])  # a pixel, fifth, and its neighbours
 
 
 class _DepthLookup:
@@ -547,14 +553,11 @@ class _DepthLookup:
         """(N,) metres at (N, 2) pixels of `camera`; NaN outside, where unknown, and at jumps of depth."""
         rows, columns, inside = self._pixels(uv_px, camera)
         height, width = self._depth.shape
-        around = np.stack([self._depth[np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)]
-                           for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
-        around = np.where(_known(around), around, np.nan)
-        centre = around[4].astype(np.float64)
-        near = np.where(np.isfinite(around), around, centre)
+        around = self._depth[np.clip(rows + _AROUND[:, :1], 0, height - 1), np.clip(columns + _AROUND[:, 1:], 0, width - 1)]
+        known, centre = _known(around), around[4].astype(np.float64)
         # At an edge of depth the corner may belong to either side.
-        smooth = near.max(axis=0) < 1.35 * near.min(axis=0)
-        return np.where(inside & smooth & np.isfinite(centre), centre, np.nan)
+        smooth = np.where(known, around, 0.0).max(axis=0) < 1.35 * np.where(known, around, np.inf).min(axis=0)
+        return np.where(inside & smooth & known[4], centre, np.nan)
 
     def people_at(self, uv_px: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.bool_]:
         """(N,) whether (N, 2) pixels of `camera` lie on a person."""

@@ -18,6 +18,7 @@ from human_scene_ros.geometry.camera import PinholeCamera
 NOBODY = 255
 LIMB_RADIUS_M = 0.06
 REACH_M = 0.6  # a person pixel farther than this from every bone is somebody without a body
+_BONES = np.array([(PARENTS[joint], joint) for joint in range(1, 22)])
 
 
 def people_from_network(model: BodyModel, rotmats: NDArray[np.floating], betas: NDArray[np.floating],
@@ -76,18 +77,16 @@ def label_people(person: NDArray[np.bool_], camera: PinholeCamera,
         reach_px[i + 1] = REACH_M * px_per_m
         thickness = int(np.clip(round(2 * LIMB_RADIUS_M * px_per_m), 1, 255))
         # cv2.line wants fixed-point numbers; 3 bits keep the bones of small people apart.
-        ends = np.rint(np.where(usable[:, None], uv, 0.0) * 8.0).astype(int)
-        for child in range(1, 22):
-            parent = PARENTS[child]
-            if usable[child] and usable[parent]:
-                cv2.line(seeds, tuple(ends[parent]), tuple(ends[child]), i + 1, thickness, cv2.LINE_8, 3)
+        ends = np.rint(np.where(usable[:, None], uv, 0.0) * 8.0).astype(np.int32)
+        drawn = _BONES[usable[_BONES].all(axis=1)]
+        cv2.polylines(seeds, ends[drawn], False, i + 1, thickness, cv2.LINE_8, 3)
     if not seeds.any():
         return labels
     distance, nearest = cv2.distanceTransformWithLabels((seeds == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
                                                         labelType=cv2.DIST_LABEL_PIXEL)
     owner_of = np.zeros(int(nearest.max()) + 1, np.uint8)
-    owner_of[nearest[seeds > 0]] = seeds[seeds > 0]
-    owner = owner_of[nearest]
-    mine = person & (distance <= reach_px[owner])
-    labels[mine] = owner[mine]
+    on_bone = seeds > 0
+    owner_of[nearest[on_bone]] = seeds[on_bone]
+    owner = owner_of[nearest[person]]
+    labels[person] = np.where(distance[person] <= reach_px[owner], owner, NOBODY)
     return labels

@@ -332,8 +332,8 @@ class HumanSceneStream:
     def _dense(self, output: NetworkOutput, size: tuple[int, int]) -> _Dense:
         points = output.pts3d_in_self_view[0].float().cpu().numpy()
         confidence = np.nan_to_num(output.conf_self[0].float().cpu().numpy(), nan=1.0, posinf=1e6)
-        with np.errstate(invalid="ignore"):
-            known = np.isfinite(points).all(axis=-1) & (points[..., 2] > 0.0)
+        with np.errstate(invalid="ignore"):  # a sum is finite where all its terms are, and much faster to ask
+            known = np.isfinite(points[..., 0] + points[..., 1] + points[..., 2]) & (points[..., 2] > 0.0)
         points = np.where(known[..., None], points, np.float32(np.nan))
         if output.msk is None:
             return _Dense(points, confidence, np.zeros(points.shape[:2], bool))

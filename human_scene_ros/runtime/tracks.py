@@ -246,15 +246,17 @@ class Tracker:
 
     def _predicted(self, tracks: Sequence[Track], stamp_ns: int) -> list[Track]:
         predicted = []
+        along = np.arange(3)
         for track in tracks:
             dt_s = max(0, stamp_ns - track.stamp_ns) * 1e-9
-            F = np.eye(6)
-            F[:3, 3:] = np.eye(3) * dt_s
-            if track.state == TrackState.PREDICTED:
-                # Unseen people stop sooner than they go on: velocity fades over two seconds.
-                F[3:, 3:] *= np.exp(-dt_s / 2.0)
-            walk = np.array([[dt_s ** 2 / 2.0], [dt_s]])
-            Q = np.kron(walk @ walk.T, np.eye(3)) * self.config.acceleration ** 2
+            # Unseen people stop sooner than they go on: velocity fades over two seconds.
+            kept = np.exp(-dt_s / 2.0) if track.state == TrackState.PREDICTED else 1.0
+            F, Q = np.diag([1.0, 1.0, 1.0, kept, kept, kept]), np.zeros((6, 6))
+            F[along, along + 3] = dt_s
+            walk = self.config.acceleration * dt_s * np.array([dt_s / 2.0, 1.0])  # metres, m/s
+            for i in (0, 1):
+                for j in (0, 1):
+                    Q[along + 3 * i, along + 3 * j] = walk[i] * walk[j]
             predicted.append(dataclasses.replace(track, stamp_ns=max(stamp_ns, track.stamp_ns), mean=F @ track.mean,
                                                  covariance=F @ track.covariance @ F.T + Q))
         return predicted
@@ -317,10 +319,9 @@ class Tracker:
         confirmed = hits >= self.config.confirm_hits or track.state in (TrackState.CONFIRMED, TrackState.PREDICTED)
         seen, head = observation.parameters, observation.joints_camera[HEAD].astype(np.float64)
         betas, expression, weight, ratio = seen.betas, seen.expression, track.shape_weight, 1.0
-        pose = seen.full_pose()
+        before, since_s = None, max(1e-3, (view.stamp_ns - track.seen_ns) * 1e-9)
         if self.smoothing.min_cutoff_hz > 0.0:
-            dt_s = max(1e-3, (view.stamp_ns - track.seen_ns) * 1e-9)
-            pose = self._one_euro(self._pose_now(track, view), pose, dt_s)
+            before = self._pose_now(track, view)
             weight = min(weight, self.smoothing.shape_samples - 1.0)
             betas = (weight * track.parameters.betas + betas) / (weight + 1.0)
             expression = (weight * track.parameters.expression + expression) / (weight + 1.0)
@@ -336,7 +337,7 @@ class Tracker:
             rot_world_camera=view.T_world_camera[:3, :3], score=observation.score,
             mean_score=(track.mean_score + observation.score) / 2.0, head_uv_px=observation.head_uv_px,
             shape_weight=weight, identity=track.identity if observation.identity is None else observation.identity)
-        return _Draft(track, pose, betas, expression, HEAD, head * ratio)
+        return _Draft(track, seen.full_pose(), betas, expression, HEAD, head * ratio, before, since_s)
 
     def _unseen(self, track: Track, view: _View, doubted: bool = False) -> _Draft:
         unseen_s = max(0, view.stamp_ns - track.seen_ns) * 1e-9
@@ -354,25 +355,34 @@ class Tracker:
         pose[0] = cv2.Rodrigues(root)[0].ravel()
         return pose
 
-    def _one_euro(self, before: NDArray[np.float32], seen: NDArray[np.float32], dt_s: float) -> NDArray[np.float32]:
-        """(55, 3) rotation vectors between the two, nearer to `seen` the faster a joint turns."""
-        start = Rotation.from_rotvec(before.astype(np.float64))
-        turn = (start.inv() * Rotation.from_rotvec(seen.astype(np.float64))).as_rotvec()
-        speed = np.linalg.norm(turn, axis=1, keepdims=True) / dt_s
-        cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * speed
-        share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s))
-        return (start * Rotation.from_rotvec(turn * share)).as_rotvec().astype(np.float32)
+    def _smoothed(self, drafts: Sequence[_Draft]) -> NDArray[np.float32]:
+        """(P, 55, 3) rotation vectors by the One-Euro filter: nearer to what is seen the faster a joint turns.
+
+        All people at once, because a call of scipy's costs more than the arithmetic of a few people.
+        """
+        poses = np.stack([d.pose for d in drafts])
+        rows = [i for i, d in enumerate(drafts) if d.before is not None]
+        if rows:
+            dt_s = np.repeat([drafts[i].since_s for i in rows], 55)[:, None]
+            start = Rotation.from_rotvec(np.concatenate([drafts[i].before for i in rows]).astype(np.float64))
+            seen = Rotation.from_rotvec(poses[rows].reshape(-1, 3).astype(np.float64))
+            turn = (start.inv() * seen).as_rotvec()
+            speed = np.linalg.norm(turn, axis=1, keepdims=True) / dt_s
+            cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * speed
+            share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s))
+            poses[rows] = (start * Rotation.from_rotvec(turn * share)).as_rotvec().reshape(-1, 55, 3)
+        return poses
 
     def _posed(self, drafts: Sequence[_Draft], view: _View) -> list[TrackedBody]:
         """Place every body by its anchor joint; one pass of forward kinematics for all of them."""
         if not drafts:
             return []
-        joints = pose_joints(self.body_model, np.stack([d.pose for d in drafts]), np.stack([d.betas for d in drafts]),
+        poses = self._smoothed(drafts)
+        joints = pose_joints(self.body_model, poses, np.stack([d.betas for d in drafts]),
                              np.zeros((len(drafts), 3), np.float32), np.stack([d.expression for d in drafts]))
         bodies = []
-        for draft, points in zip(drafts, joints, strict=True):
+        for draft, pose, points in zip(drafts, poses, joints, strict=True):
             transl = (draft.position - points[draft.anchor]).astype(np.float32)
-            pose = draft.pose.astype(np.float32)
             parameters = BodyParameters(
                 global_orient=pose[0], transl=transl, body_pose=pose[1:22].reshape(-1), jaw_pose=pose[22],
                 leye_pose=pose[23], reye_pose=pose[24], left_hand_pose=pose[25:40].reshape(-1),
@@ -396,7 +406,10 @@ class _View:
 
 @dataclasses.dataclass(frozen=True)
 class _Draft:
-    """A body before it is placed: its `anchor` joint belongs at `position` in the camera frame."""
+    """A body before it is smoothed and placed: its `anchor` joint belongs at `position` in the camera frame.
+
+    `before` is the pose that the track had `since_s` ago, from which `pose` is smoothed; None: it is kept as it is.
+    """
 
     track: Track
     pose: NDArray[np.float32]
@@ -404,3 +417,5 @@ class _Draft:
     expression: NDArray[np.float32]
     anchor: int
     position: Array
+    before: NDArray[np.float32] | None = None
+    since_s: float = 0.0

@@ -25,6 +25,10 @@ class LossWeights:
     body_joints: float = 6.0
     image_joints: float = 3.0
     betas: float = 0.02
+    pair_flow: float = 0.2
+    pair_rotation: float = 20.0
+    pair_translation: float = 5.0
+    pair_spread: float = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,8 @@ class TrainConfig:
         stage: "scene" trains everything but the window head; "bodies" trains only the window head, on windows
             placed by the truth, which sees many more people per second; "all" trains both together; "prompt" tunes
             the human prompts and body heads of an official checkpoint, whose encoder, decoder, scene heads and human
-            backbone with its detector stay as they are (`training.prompt`).
+            backbone with its detector stay as they are (`training.prompt`); "pose" adds a pair head to trained weights,
+            which stay as they are (`training.pair`).
         minutes: Budget of optimisation time over all starts of the run; the learning rate follows it.
         batch_clips: Clips per step and process.
         clip_frames: Frames of a clip, drawn at random, that are unrolled with back-propagation through the
@@ -50,8 +55,8 @@ class TrainConfig:
         ema: Decay of the exponential moving average that is saved and shipped.
         head_jitter_px: Standard deviation of the teacher's head position, network pixels.
         depth_jitter: Standard deviation of the log of the teacher's head depth.
-        predicted_masks: Fraction of the steps of the "bodies" stage that see the masks that the scene predicts, which
-            cost more time than the step itself; the others see roughened truth.
+        predicted_masks: Fraction of the steps of the "bodies" and "pose" stages that see the masks (and depth) that the
+            scene predicts, which cost more time than the step itself; the others see roughened truth.
         min_person_px: People below this height do not count as detections.
         save_every_s: Seconds between checkpoints.
         validate_every_s: Seconds between validations on fixed unseen worlds, with the moving average; 0 = never.
@@ -62,7 +67,7 @@ class TrainConfig:
     """
 
     preset: str = "nano"
-    stage: Literal["scene", "bodies", "all", "prompt"] = "all"
+    stage: Literal["scene", "bodies", "all", "prompt", "pose"] = "all"
     minutes: float = 100.0
     batch_clips: int = 12
     clip_frames: int = 2
@@ -88,6 +93,8 @@ class TrainConfig:
         if self.minutes <= 0 or self.batch_clips < 1 or self.clip_frames < 1:
             raise ConfigError(f"train: minutes = {self.minutes}, batch_clips = {self.batch_clips}, "
                               f"clip_frames = {self.clip_frames}: all must be positive")
+        if self.stage == "pose" and self.clip_frames < 2:
+            raise ConfigError(f"train: clip_frames = {self.clip_frames}: the pose stage needs pairs, at least 2")
         if not 0.0 <= self.predicted_masks <= 1.0:
             raise ConfigError(f"train.predicted_masks = {self.predicted_masks}: expected a fraction from 0 to 1")
         if not 0.0 <= self.ema < 1.0:
@@ -126,6 +133,9 @@ PRESETS = {
                                  depth_jitter=0.15, clip_gradient=5.0,
                                  weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
     "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
+    # Camera motion between two images, for weights that exist: near pairs first, then up to three frames apart.
+    "nano-pose": TrainConfig(stage="pose", predicted_masks=0.1, minutes=25.0, batch_clips=4, clip_frames=4, burn_in=0,
+                             learning_rate=2e-3, warmup_steps=30, weight_decay=0.01, ema=0.99),
     "prompt-672s": TrainConfig(preset="human3r_672s", stage="prompt", minutes=600.0, batch_clips=2, clip_frames=4,
                                burn_in=0, learning_rate=1e-4, head_jitter_px=0.0, depth_jitter=0.0, min_person_px=40.0,
                                validation_clips=8),

@@ -26,6 +26,7 @@ class Batch:
         depth_m: (B, T, H, W) along z; 0 where there is no truth.
         person: (B, T, H, W) bool.
         camera_K: (B, 3, 3) intrinsics of the images.
+        T_world_camera: (B, T, 4, 4).
         present: (B, T, P) bool: the row is a person of the world.
         head_visible: (B, T, P) bool: the head is in the image and not hidden.
         height_px: (B, T, P) height of the person's box, pixels.
@@ -40,6 +41,7 @@ class Batch:
     depth_m: Tensor
     person: Tensor
     camera_K: Tensor
+    T_world_camera: Tensor
     present: Tensor
     head_visible: Tensor
     height_px: Tensor
@@ -74,9 +76,10 @@ def mirrored(batch: Batch) -> Batch:
     head_uv_px = batch.head_uv_px.clone()
     head_uv_px[..., 0] = width - 1 - head_uv_px[..., 0]
     signs = torch.tensor([-1.0, 1.0, 1.0])
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     return dataclasses.replace(
         batch, images=batch.images.flip(-1), depth_m=batch.depth_m.flip(-1), person=batch.person.flip(-1),
-        camera_K=camera_K, head_uv_px=head_uv_px,
+        camera_K=camera_K, T_world_camera=flip @ batch.T_world_camera @ flip, head_uv_px=head_uv_px,
         joints_camera=batch.joints_camera[..., MIRROR, :] * signs,
         pose=batch.pose[..., MIRROR, :] * -signs)
 
@@ -140,7 +143,7 @@ def load_clips(shard: ClipShard, clips: NDArray[np.int64], frames: NDArray[np.in
     return Batch(
         images=images, depth_m=take("depth_m"), person=take("instance", np.uint8) > 0,
         camera_K=torch.from_numpy(np.array(shard["K"][rows[:, 0]], dtype=np.float32)),
-        present=take("valid", np.bool_), head_visible=take("head_visible", np.bool_),
+        T_world_camera=take("T_world_camera"), present=take("valid", np.bool_), head_visible=take("head_visible", np.bool_),
         height_px=bbox[..., 3], visible_fraction=take("visible_fraction"),
         head_uv_px=take("head_uv"), joints_camera=take("joints_camera"), pose=take("full_pose"),
         betas=take("betas"))

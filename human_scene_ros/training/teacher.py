@@ -19,7 +19,7 @@ from human_scene_ros.body.torch_model import TorchBody, axis_angle_to_matrix
 from human_scene_ros.model.formulas import take_cells, to_square_px
 from human_scene_ros.model.network import BODY_JOINTS, HumanSceneNetwork
 from human_scene_ros.model.types import Bodies, DecoderTaps, SceneTokens, StreamState
-from human_scene_ros.training import losses
+from human_scene_ros.training import losses, pair
 from human_scene_ros.training.config import TrainConfig
 from human_scene_ros.training.data import Batch
 
@@ -115,8 +115,10 @@ def decode_clips(network: HumanSceneNetwork, scene: SceneTokens, prompts: Tensor
 
 
 def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, config: TrainConfig,
-                rng: np.random.Generator, burn_in: int) -> dict[str, Tensor]:
-    """All loss terms of a batch of clips, by the names of `LossWeights`."""
+                rng: np.random.Generator, burn_in: int, progress: float = 1.0) -> dict[str, Tensor]:
+    """All loss terms of a batch of clips, by the names of `LossWeights`; `progress` is the part of the budget spent."""
+    if config.stage == "pose":
+        return pair.clip_pair_losses(network, batch, config, rng, progress)
     clips, frames = batch.images.shape[:2]
     size = (batch.images.shape[-2], batch.images.shape[-1])
     images = batch.images.flatten(0, 1)

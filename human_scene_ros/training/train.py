@@ -27,7 +27,7 @@ from human_scene_ros.body.torch_model import TorchBody
 from human_scene_ros.config import to_mapping
 from human_scene_ros.errors import CheckpointError, ConfigError
 from human_scene_ros.model.checkpoint import load_network, save_checkpoint
-from human_scene_ros.model.network import HumanSceneNetwork
+from human_scene_ros.model.network import HumanSceneNetwork, NetworkConfig
 from human_scene_ros.model.presets import PRESETS as NETWORK_PRESETS
 from human_scene_ros.training.config import TrainConfig
 from human_scene_ros.training.data import Batch, batches
@@ -115,7 +115,7 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     Raises:
         SourceError: `data` holds no shard.
         CheckpointError: `last.pt` belongs to another network.
-        ConfigError: Prompt tuning without weights to start from, or of a network without prompts.
+        ConfigError: Prompt tuning or the pose stage without weights to start from, or prompts that do not exist.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and not torch.distributed.is_initialized():
@@ -124,12 +124,16 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
 
-    network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device, memory_format=torch.channels_last)
+    network = HumanSceneNetwork(network_config(config)).to(device, memory_format=torch.channels_last)
+    if config.stage in ("prompt", "pose") and scene is None and not (out / "last.pt").exists():
+        raise ConfigError("prompt tuning starts from official weights; give them with --scene (see 'human-scene "
+                          "convert checkpoint')" if config.stage == "prompt" else
+                          "the pose stage adds a head to trained weights; give them with --scene (nano: those that ship)")
     if config.stage == "prompt":
-        if scene is None and not (out / "last.pt").exists():
-            raise ConfigError("prompt tuning starts from official weights; give them with --scene (see 'human-scene "
-                              "convert checkpoint')")
         freeze_all_but_prompts(network)
+    if config.stage == "pose":
+        network.requires_grad_(False)
+        network.pair_pose.requires_grad_(True)
     start_from(network, scene, bodies)
     if config.stage == "bodies":
         network.downstream_head.window.forget_tokens()
@@ -154,7 +158,7 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
         burn_in = int(rng.integers(0, config.burn_in + 1)) if fraction >= config.burn_in_from else 0
         # bfloat16 has the range of float32: no gradient scaler is needed, unlike with float16.
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed):
-            terms = clip_losses(network, body, batch, config, rng, burn_in)
+            terms = clip_losses(network, body, batch, config, rng, burn_in, fraction)
         loss = torch.stack([getattr(config.weights, name) * value for name, value in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -187,10 +191,18 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     return progress
 
 
+def network_config(config: TrainConfig) -> NetworkConfig:
+    """The configuration of the network that a run trains: its preset's, with the pair head where that is trained."""
+    preset = NETWORK_PRESETS[config.preset]
+    return dataclasses.replace(preset, pair_pose=True) if config.stage == "pose" else preset
+
+
 def start_from(network: HumanSceneNetwork, scene: Path | None, bodies: Path | None) -> None:
     """Begin with the weights of earlier stages: the whole network of `scene`, the window head of `bodies`."""
     if scene is not None:
-        network.load_state_dict(load_network(scene)[0].state_dict())
+        given = load_network(scene)[0].state_dict()
+        new = {name: value for name, value in network.state_dict().items() if name.startswith("pair_pose.")}
+        network.load_state_dict(new | given)
     if bodies is not None:
         source = load_network(bodies)[0].downstream_head.window
         network.downstream_head.window.load_state_dict(source.state_dict())
@@ -217,7 +229,7 @@ def report(path: Path, progress: Progress, optimizer: torch.optim.Optimizer, rec
 def report_validation(path: Path, progress: Progress, average: MovingAverage, body: TorchBody, unseen: list[Batch],
                       config: TrainConfig, device: str) -> None:
     """Append the losses of the moving average on unseen worlds to the log; collapsed heads are warned about."""
-    network = HumanSceneNetwork(NETWORK_PRESETS[config.preset]).to(device)
+    network = HumanSceneNetwork(network_config(config)).to(device)
     network.load_state_dict(average.values)
     result = validate(network, body, unseen, config, device)
     with path.open("a") as file:
@@ -236,7 +248,7 @@ def save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, averag
     torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "ema": average.values,
                 "progress": dataclasses.asdict(progress), "preset": config.preset}, temporary)
     temporary.replace(out / "last.pt")
-    shipped = HumanSceneNetwork(NETWORK_PRESETS[config.preset])
+    shipped = HumanSceneNetwork(network_config(config))
     shipped.load_state_dict(average.values)
     save_checkpoint(out / "ema.safetensors", shipped,
                     {"training": to_mapping(config), "progress": dataclasses.asdict(progress),
