@@ -27,7 +27,7 @@ class LossWeights:
     betas: float = 0.02
     pair_flow: float = 0.2
     pair_rotation: float = 20.0
-    pair_translation: float = 5.0
+    pair_translation: float = 10.0
     pair_spread: float = 0.02
 
 
