@@ -77,7 +77,7 @@ def cosine_patterns() -> Tensor:
 
 
 def compare(first: Tensor, second: Tensor) -> Tensor:
-    """Descriptors (B, C, H / 2, W / 2) of both images -> (B, taps, n): how alike each cell and its window's places are."""
+    """Descriptors (B, C, H / 2, W / 2) of both images -> (B, taps, n): likeness of cells and their windows' places."""
     skip = STRIDE_PX // FINE_PX
     asked = first[:, :, ::skip, ::skip]
     taps = 2 * RADIUS + 1

@@ -143,7 +143,8 @@ def load_clips(shard: ClipShard, clips: NDArray[np.int64], frames: NDArray[np.in
     return Batch(
         images=images, depth_m=take("depth_m"), person=take("instance", np.uint8) > 0,
         camera_K=torch.from_numpy(np.array(shard["K"][rows[:, 0]], dtype=np.float32)),
-        T_world_camera=take("T_world_camera"), present=take("valid", np.bool_), head_visible=take("head_visible", np.bool_),
+        T_world_camera=take("T_world_camera"),
+        present=take("valid", np.bool_), head_visible=take("head_visible", np.bool_),
         height_px=bbox[..., 3], visible_fraction=take("visible_fraction"),
         head_uv_px=take("head_uv"), joints_camera=take("joints_camera"), pose=take("full_pose"),
         betas=take("betas"))

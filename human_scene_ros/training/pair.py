@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own idiom)
 from torch import Tensor
 
-from human_scene_ros.model.pair_pose import REACH_PX, PairMotion, PairPose, at_cells, cell_centres
 from human_scene_ros.model.network import HumanSceneNetwork
+from human_scene_ros.model.pair_pose import REACH_PX, PairMotion, PairPose, at_cells, cell_centres
 from human_scene_ros.training.config import TrainConfig
 from human_scene_ros.training.data import Batch
 from human_scene_ros.training.losses import masked_mean
@@ -50,11 +50,10 @@ def true_flow(depth_first: Tensor, depth_second: Tensor, camera_K: Tensor,
     uv = cell_centres(size, depth_first)
     z = at_cells(depth_first)
     z = torch.where(z > 0, z, 1e3)
-    rays = torch.cat([(uv - camera_K[:, None, :2, 2]) / camera_K[:, None, [0, 1], [0, 1]],
-                      torch.ones_like(z)[..., None]], dim=-1)
-    there = torch.einsum("bij,bnj->bni", T_second_first[:, :3, :3], rays * z[..., None]) + T_second_first[:, None, :3, 3]
-    uv_there = there[..., :2] / there[..., 2:].clamp_min(0.05) * camera_K[:, None, [0, 1], [0, 1]] + camera_K[
-        :, None, :2, 2]
+    focal, centre = camera_K[:, None, [0, 1], [0, 1]], camera_K[:, None, :2, 2]
+    points = torch.cat([(uv - centre) / focal, torch.ones_like(z)[..., None]], dim=-1) * z[..., None]
+    there = points @ T_second_first[:, :3, :3].transpose(1, 2) + T_second_first[:, None, :3, 3]
+    uv_there = there[..., :2] / there[..., 2:].clamp_min(0.05) * focal + centre
     flow = uv_there - uv
     limit = uv.new_tensor([size[1], size[0]])
     place = (uv_there + 0.5) / limit * 2 - 1

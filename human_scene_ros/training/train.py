@@ -125,13 +125,16 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     out.mkdir(parents=True, exist_ok=True)
 
     network = HumanSceneNetwork(network_config(config)).to(device, memory_format=torch.channels_last)
-    if config.stage in ("prompt", "pose") and scene is None and not (out / "last.pt").exists():
-        raise ConfigError("prompt tuning starts from official weights; give them with --scene (see 'human-scene "
-                          "convert checkpoint')" if config.stage == "prompt" else
-                          "the pose stage adds a head to trained weights; give them with --scene (nano: those that ship)")
+    begins = scene is None and not (out / "last.pt").exists()
     if config.stage == "prompt":
+        if begins:
+            raise ConfigError("prompt tuning starts from official weights; give them with --scene (see 'human-scene "
+                              "convert checkpoint')")
         freeze_all_but_prompts(network)
     if config.stage == "pose":
+        if begins:
+            raise ConfigError("the pose stage adds a head to trained weights; give them with --scene (--scene nano: "
+                              "those that ship)")
         network.requires_grad_(False)
         network.pair_pose.requires_grad_(True)
     start_from(network, scene, bodies)
