@@ -21,6 +21,9 @@ Array = NDArray[np.float64]
 REFERENCE_FPS = 30.0
 """Jitter and acceleration are defined at this rate; other rates are not comparable with published numbers."""
 
+_CACHED_FRAMES = 1024
+"""So many sets of joints stay in a processor's cache while they are worked on."""
+
 _MPJAE_JOINTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)
 _JITTER_IGNORED_JOINTS = (0, 7, 8, 10, 11, 20, 21, 22, 23)
 
@@ -45,14 +48,17 @@ def mean_distance(predicted: NDArray[np.floating], truth: NDArray[np.floating]) 
     return _lengths(predicted - truth).mean(axis=-1)
 
 
-def _in_blocks(measure: Callable[[Array, Array], Array], predicted: Array, truth: Array, size: int = 1024) -> Array:
-    """(..., J, 3) twice -> (...) or (..., J), as `measure` gives.
+def _in_blocks(measure: Callable[[Array, Array], Array], predicted: Array, truth: Array, *,
+               whole: bool = False) -> Array:
+    """(..., J, 3) twice -> (...) or (..., J), as `measure` gives; with `whole`, one row per block.
 
     Blocks that stay in the processor's cache are twice as fast as all at once.
     """
-    shape = truth.shape[:-2]
+    shape, size = truth.shape[:-2], _CACHED_FRAMES
     ours, true = (x.reshape(-1, *x.shape[-2:]) for x in (predicted, truth))
     parts = [measure(ours[k:k + size], true[k:k + size]) for k in range(0, len(true), size)]
+    if whole:
+        return np.concatenate(parts) if parts else np.empty(0)
     return np.concatenate(parts).reshape((*shape, *parts[0].shape[1:])) if parts else np.empty(shape)
 
 
@@ -126,22 +132,27 @@ def mpjae_deg(predicted_rot9: NDArray[np.floating], truth_rot24: NDArray[np.floa
 
 def pck(predicted: NDArray[np.floating], truth: NDArray[np.floating], threshold_mm: float) -> float:
     """Fraction of (N, J, 3) joints nearer than the threshold (strict), both sets minus joint 0."""
-    return float((_rooted_distance_mm(predicted, truth) < threshold_mm).mean())
+    distance_mm = _in_blocks(_rooted_distance_mm, *_pair(predicted, truth))
+    return float((distance_mm < threshold_mm).mean()) if distance_mm.size else float("nan")
 
 
 def pck_auc(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
     """Mean of PCK (not strict) over 0, 5, ..., 150 mm."""
-    distance = _rooted_distance_mm(predicted, truth)
-    return float(np.mean([(distance <= limit).mean() for limit in range(0, 151, 5)]))
+    limits = range(0, 151, 5)
 
-
-def _rooted_distance_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
     def measure(ours: Array, true: Array) -> Array:
-        difference = ours - true
-        difference -= difference[..., :1, :].copy()
-        return 1e3 * _lengths(difference)
+        distance = _rooted_distance_mm(ours, true)
+        return np.array([[np.count_nonzero(distance <= limit) for limit in limits]], np.float64)
 
-    return _in_blocks(measure, *_pair(predicted, truth))
+    predicted, truth = _pair(predicted, truth)
+    counts = _in_blocks(measure, predicted, truth, whole=True)
+    return float(counts.sum() / len(limits) / (truth.size // 3)) if truth.size else float("nan")
+
+
+def _rooted_distance_mm(predicted: Array, truth: Array) -> Array:
+    difference = predicted - truth
+    difference -= difference[..., :1, :].copy()
+    return 1e3 * _lengths(difference)
 
 
 def pcdr(predicted_z: NDArray[np.floating], truth_z: NDArray[np.floating], margin_m: float = 0.2) -> float:
@@ -161,18 +172,19 @@ def pcdr(predicted_z: NDArray[np.floating], truth_z: NDArray[np.floating], margi
 
 def _chunked_mpjpe_mm(predicted: NDArray[np.floating], truth: NDArray[np.floating], fit_frames: int | None,
                       chunk: int) -> Array:
-    """(T, J, 3) -> (T,); all whole chunks at once, then the shorter rest."""
+    """(T, J, 3) -> (T,); some whole chunks at a time, then the shorter rest."""
     predicted, truth = _pair(predicted, truth)
-    whole = len(truth) // chunk * chunk
+    whole, at_once = len(truth) // chunk * chunk, max(1, _CACHED_FRAMES // chunk) * chunk
     errors = []
-    for part, length in ((slice(0, whole), chunk), (slice(whole, None), len(truth) - whole)):
-        if not len(truth[part]):
-            continue
+    for begin in (*range(0, whole, at_once), *([whole] if whole < len(truth) else [])):
+        part = slice(begin, min(begin + at_once, whole) if begin < whole else None)
+        length = chunk if begin < whole else len(truth) - whole
         ours, true = (x[part].reshape(-1, length, *x.shape[1:]) for x in (predicted, truth))
         fit = slice(0, fit_frames)
         alignment = umeyama(*(x[:, fit].reshape(len(x), -1, 3) for x in (ours, true)))
         moved = alignment.apply(ours.reshape(len(ours), -1, 3)).reshape(ours.shape)
-        errors.append(1e3 * _lengths(moved - true).mean(axis=-1).reshape(-1))
+        moved -= true
+        errors.append(1e3 * _lengths(moved).mean(axis=-1).reshape(-1))
     return np.concatenate(errors) if errors else np.empty(0)
 
 
@@ -209,8 +221,21 @@ def path_length(positions: NDArray[np.floating]) -> float:
 def jitter_10m_s3(joints_world: NDArray[np.floating], fps: float = REFERENCE_FPS) -> Array:
     """(T, J, 3) -> (T - 3,) mean jerk over the joints, in 10 m/s^3."""
     x = np.asarray(joints_world, np.float64)
-    jerk = (x[3:] - 3 * x[2:-1] + 3 * x[1:-2] - x[:-3]) * fps**3
-    return _lengths(jerk).mean(axis=-1) / 10.0
+    return _over_time(_jerk, x, 3) * (fps**3 / 10.0)
+
+
+def _jerk(x: Array) -> Array:
+    return _lengths(x[3:] - x[:-3] - 3.0 * (x[2:-1] - x[1:-2])).mean(axis=-1)
+
+
+def _bend(x: Array) -> Array:
+    return _lengths(x[2:] + x[:-2] - 2.0 * x[1:-1]).mean(axis=-1)
+
+
+def _over_time(measure: Callable[[Array], Array], x: Array, longer: int) -> Array:
+    """(T, J, 3) -> (T - longer,) of a `measure` over neighbours in time, in blocks that stay in the cache."""
+    parts = [measure(x[k:k + _CACHED_FRAMES + longer]) for k in range(0, max(len(x) - longer, 1), _CACHED_FRAMES)]
+    return np.concatenate(parts)
 
 
 def emdb_jitter_10m_s3(joints_world: NDArray[np.floating], fps: float = REFERENCE_FPS) -> tuple[float, float]:
@@ -236,8 +261,7 @@ def accel_error_m_s2(predicted: NDArray[np.floating], truth: NDArray[np.floating
     """(T, J, 3) -> (T - 2,) mean over joints of |a_predicted - a_truth|; windows touching an invalid frame drop."""
     predicted, truth = _pair(predicted, truth)
     difference = predicted - truth
-    acceleration = (difference[:-2] - 2 * difference[1:-1] + difference[2:]) * fps**2
-    error = _lengths(acceleration).mean(axis=-1)
+    error = _over_time(_bend, difference, 2) * fps**2
     if valid is None:
         return error
     valid = np.asarray(valid, bool)

@@ -76,39 +76,36 @@ class TrackingAccumulator:
         near = distance <= self._gate
         self._truths += len(people)
         self._published += len(tracks)
-        close = set(zip(*(axis.tolist() for axis in near.nonzero()), strict=True))
-        for i, j in close:
+        # Plain lists: for the few people of a frame they are faster than arrays.
+        close, apart = near.tolist(), distance.tolist()
+        for i, j in zip(*(axis.tolist() for axis in near.nonzero()), strict=True):
             self._together[people[i], tracks[j]] += 1
-        pairs: list[tuple[int, int]] = []
-        open_people, open_tracks = set(range(len(people))), set(range(len(tracks)))
-        place = {track: j for j, track in enumerate(tracks)}
+        partner: dict[int, int] = {}  # row of the person -> column of the track
+        place = dict(zip(tracks, range(len(tracks)), strict=True))
+        taken: set[int] = set()
         for i, person in enumerate(people):
             before = self._partner.get(person)
-            if before is None or before not in place:
-                continue
-            j = place[before]
-            if (i, j) in close and j in open_tracks:
-                pairs.append((i, j))
-                open_people.discard(i)
-                open_tracks.discard(j)
-        rows, columns = sorted(open_people), sorted(open_tracks)
-        if rows and columns:
+            j = -1 if before is None else place.get(before, -1)
+            if j >= 0 and close[i][j] and j not in taken:
+                partner[i] = j
+                taken.add(j)
+        if len(partner) < len(people) and len(taken) < len(tracks):
+            rows = [i for i in range(len(people)) if i not in partner]
+            columns = [j for j in range(len(tracks)) if j not in taken]
             block = np.ix_(rows, columns)
             # A forbidden pair costs more than all allowed ones together: first as many pairs as possible.
             cost = np.where(near[block], distance[block], 1e3 * (1.0 + self._gate) * (1 + min(near.shape)))
             for a, b in zip(*linear_sum_assignment(cost), strict=True):
                 i, j = rows[a], columns[b]
-                if (i, j) not in close:
+                if not close[i][j]:
                     continue
                 self._switches += self._partner.get(people[i], tracks[j]) != tracks[j]
-                pairs.append((i, j))
-        for i, j in pairs:
-            self._partner[people[i]] = tracks[j]
-            self._distances.append(float(distance[i, j]))
-        matched = {i for i, _ in pairs}
+                self._partner[people[i]] = tracks[j]
+                partner[i] = j
+        self._distances += [apart[i][j] for i, j in partner.items()]
         for i, person in enumerate(people):
-            self._history[person].append(i in matched)
-        self._false_positives += len(tracks) - len(pairs)
+            self._history[person].append(i in partner)
+        self._false_positives += len(tracks) - len(partner)
 
     def result(self) -> TrackingScores:
         """Scores of everything added so far."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -135,17 +136,22 @@ class BagReader:
                 self._fallback = new_typestore()
             register_type(self._fallback, msgtype)
             return self._fallback
-        store = get_typestore(Stores.EMPTY)
-        if definition.format == MessageDefinitionFormat.MSG:
-            store.register(get_types_from_msg(definition.data, msgtype))
-        else:
-            separator = "=" * 80 + "\n"
-            parts = definition.data.split(separator) if separator in definition.data else [definition.data]
-            for part in parts:
-                text = part.split("\n", 1)[1] if part.startswith("IDL: ") else part
-                if text.strip():
-                    store.register(get_types_from_idl(text))
+        return _store_of(definition.format, definition.data, msgtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _store_of(kind: MessageDefinitionFormat, text: str, msgtype: str) -> Typestore:
+    """One store per definition and process: making one takes as long as decoding a hundred images."""
+    store = get_typestore(Stores.EMPTY)
+    if kind == MessageDefinitionFormat.MSG:
+        store.register(get_types_from_msg(text, msgtype))
         return store
+    separator = "=" * 80 + "\n"
+    for part in text.split(separator) if separator in text else [text]:
+        definition = part.split("\n", 1)[1] if part.startswith("IDL: ") else part
+        if definition.strip():
+            store.register(get_types_from_idl(definition))
+    return store
 
 
 def header_stamp_ns(data: bytes | memoryview, offset: int = 4) -> int:

@@ -58,6 +58,9 @@ _LAYOUTS: dict[str, _Layout] = {
     **{f"bayer_{p}16": _Layout(1, "u2", c, even_width=True, even_height=True) for p, c in _BAYER.items()},
 }
 
+# OpenCV before 4.11 decodes to BGR only.
+_READ_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
+
 _END_MARKERS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
 
 IMAGE_ENCODINGS = tuple(sorted(_LAYOUTS))
@@ -117,10 +120,11 @@ def decode_compressed(format_text: str, data: Any) -> RGB:
     if "compressedDepth" in format_text:
         raise ImageError(f"compressed image format '{format_text}' is a depth image; pass it as the depth topic")
     buffer = _compressed_bytes(format_text, data)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    swapped = "compressed rgb" in format_text
+    image = cv2.imdecode(buffer, (cv2.IMREAD_COLOR if swapped else _READ_RGB) | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ImageError(f"compressed image format '{format_text}', {buffer.size} bytes: the data is damaged")
-    if "compressed rgb" in format_text:
+    if swapped or _READ_RGB != cv2.IMREAD_COLOR:
         return np.asarray(image, dtype=np.uint8)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), dtype=np.uint8)
 

@@ -45,6 +45,7 @@ START_NS = 1_000_000_000
 """Stamp of the first frame of a video: one second, because 0 means "unset" in ROS."""
 
 DEFAULT_FPS = 30.0
+_STAMP_END = 12  # bytes of a serialized message up to the end of its header's stamp
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 _log = logging.getLogger(__name__)
@@ -140,20 +141,25 @@ class BagSource(FrameSource):
 
     def __iter__(self) -> Iterator[CameraFrame]:
         topics = [self.image_topic] + ([self.info_topic] if self.info_topic else [])
-        info = None
+        info, info_data = None, b""
         if self.info_topic:
             # The first calibration may be recorded after the first image.
-            info = self._bag.deserialize(self.info_topic, self._bag.first(self.info_topic)[1])
+            info_data = self._bag.first(self.info_topic)[1]
+            info = self._bag.deserialize(self.info_topic, info_data)
         rectified = is_rectified_topic(self.image_topic)
+        calibration, calibrated_size = None, (0, 0)
         for topic, recorded_ns, data in self._bag.messages(topics):
-            message = self._bag.deserialize(topic, data)
             if topic == self.info_topic:
-                info = message
+                if data[_STAMP_END:] != info_data[_STAMP_END:]:  # most cameras repeat one calibration for ever
+                    info, info_data, calibrated_size = self._bag.deserialize(topic, data), data, (0, 0)
                 continue
+            message = self._bag.deserialize(topic, data)
             try:
                 image = decode_message(message)
-                calibration = None if info is None else Calibration.from_message(
-                    info, image.shape[1], image.shape[0], rectified=rectified)
+                size = (image.shape[1], image.shape[0])
+                if info is not None and size != calibrated_size:
+                    calibration = Calibration.from_message(info, *size, rectified=rectified)
+                    calibrated_size = size
                 if calibration is not None:
                     image = calibration.undistorted(image)
             except (ImageError, CalibrationError) as error:
