@@ -10,6 +10,7 @@ Frames: detections are in their camera's optical frame, results in the world fra
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import time
@@ -56,8 +57,10 @@ _ON_RAY_M = 0.15
 _SAME_POSE_M = 0.30
 _MAX_BIAS = 0.5
 _SHARP_M = 0.09
+_BETAS_KEPT = 300
 _POSE_MEMORY_S = 0.2  # the pose from before a longer gap says nothing about now
 _SURE_DEPTH = 0.03  # a fused point so well known along the ray can teach the view its error
+_BLIND_DEPTH = 1.0  # a standard deviation of all the depth leaves a ray
 _HEAD_TO_PELVIS_M = 0.6  # only to decide who is cut off by the image border
 
 
@@ -66,8 +69,9 @@ class FusionConfig:
     """Settings; defaults are the ones measured in the benchmark.
 
     Args:
-        association: "mahalanobis" (rays and depths with their covariance), or "paper": `position_weight` x mean joint
-            distance in the world + `pose_weight` x the same in canonical pose.
+        association: "mahalanobis" (rays and depths with their covariance), "rays" (the same without believing any
+            depth: the distance between rays over its standard deviation, for depths that are wrong by half), or
+            "paper": `position_weight` x mean joint distance in the world + `pose_weight` x the same in canonical pose.
         position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
         pose: Chordal mean, or geodesic median from three views on.
         smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
@@ -77,7 +81,9 @@ class FusionConfig:
         position_correlation: How many frames' worth of one measurement's error is shared with the next;
             the filter's measurement covariance is multiplied by it.
         align_time: Move points to the common stamp by the person's velocity.
-        average_betas: Running mean over time (at most 300 frames' weight).
+        average_betas: Combine the betas of all frames; else only the views of a frame are averaged.
+        betas: "mean": running mean (at most 300 frames' weight); "median": median of each component over the last 300
+            detections, from five on, smoothed by 0.05 per frame: for views that are wrong by far now and then.
         sigma_px: Pixel error of head rays.
         depth_fraction: Standard deviation of depth over depth until enough samples exist.
         adapt_depth_fraction: Estimate it from people fused from three views and more.
@@ -101,7 +107,7 @@ class FusionConfig:
         tracker: Per-view tracking.
     """
 
-    association: Literal["mahalanobis", "paper"] = "mahalanobis"
+    association: Literal["mahalanobis", "rays", "paper"] = "mahalanobis"
     position: Literal["map", "rays", "mean"] = "map"
     pose: Literal["chordal", "median"] = "chordal"
     smoothing: float = 0.4
@@ -109,6 +115,7 @@ class FusionConfig:
     position_correlation: float = 4.0
     align_time: bool = True
     average_betas: bool = True
+    betas: Literal["mean", "median"] = "mean"
     sigma_px: float = 3.0
     depth_fraction: float = 0.09
     adapt_depth_fraction: bool = True
@@ -197,13 +204,14 @@ class Fusion:
         self._canonical = np.zeros((0, min(J, _COMPARED_JOINTS), 3))
         self._betas = np.zeros((0, 0))
         self._betas_weight = np.zeros(0)
+        self._betas_seen: dict[int, collections.deque[Array]] = {}  # person -> last detections, for the median
         self._seen = np.zeros(0)
         self._age = np.zeros(0, np.int64)
         self._confirmed = np.zeros(0, bool)
         self._pending: dict[tuple[int, int], int] = {}
         self._agreement: dict[tuple[int, int], int] = {}
         self._frames = 0
-        self._depth_fraction = self.config.depth_fraction
+        self._depth_fraction = _BLIND_DEPTH if self.config.association == "rays" else self.config.depth_fraction
         self._depth_errors = np.zeros(300 * max(V, 1))
         self._depth_samples = 0
         self._cycle_rate = 0.0
@@ -843,12 +851,26 @@ class Fusion:
         total = weighted @ seen.betas[rows]
         if not self.config.average_betas:
             return np.clip(total / mass[:, None], -5.0, 5.0)
+        if self.config.betas == "median":
+            return self._median_betas(seen, rows, active, member, total / mass[:, None])
         before = self._betas_weight[active]
         after = before + mass
         betas = (self._betas[active] * before[:, None] + total) / after[:, None]
         self._betas[active] = betas
         self._betas_weight[active] = np.minimum(after, 300.0)
         return np.clip(betas, -5.0, 5.0)
+
+    def _median_betas(self, seen: _Measured, rows: Index, active: Index, member: Array, mean: Array) -> Array:
+        for a, person in enumerate(active):
+            kept = self._betas_seen.setdefault(int(self._ids[person]), collections.deque(maxlen=_BETAS_KEPT))
+            kept.extend(seen.betas[rows[member[a] > 0.0]])
+            now = np.median(np.stack(kept), axis=0) if len(kept) >= 5 else mean[a]
+            known = self._betas_weight[person] > 0.0
+            self._betas[person] = 0.95 * self._betas[person] + 0.05 * now if known else now
+            self._betas_weight[person] = float(len(kept) >= 5)
+        alive = set(self._ids.tolist())
+        self._betas_seen = {person: kept for person, kept in self._betas_seen.items() if person in alive}
+        return np.clip(self._betas[active], -5.0, 5.0)
 
     def _learn_depth(self, seen: _Measured, rows: Index, active: Index, person: Index, views: Index, head: Array,
                      covariance: Array) -> None:
@@ -863,7 +885,7 @@ class Fusion:
             sure = (spread < _SURE_DEPTH * true) & (np.abs(step) < 0.3)
             after = np.clip(before + self.config.view_bias_rate * step, -_MAX_BIAS, _MAX_BIAS)
             self._bias[owner[sure], view[sure]] = after[sure]
-        if not self.config.adapt_depth_fraction:
+        if not self.config.adapt_depth_fraction or self.config.association == "rays":
             return
         good = views[person] >= 3
         if good.any():

@@ -2,7 +2,9 @@
 
 A view's ray to a head misses the head that the other views agree on by a little. The median miss over the last
 samples says how well the pose fits; a miss that grows along the direction of walking says that the clock is off.
-What rays cannot tell: of two cameras, or of two that face each other, which one was bumped.
+A camera that was bumped misses everybody in the way that one small motion of it explains; a network that sees badly
+misses here so and there otherwise. What rays cannot tell: of two cameras, or of two that face each other, which one was
+bumped.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ REACH_M = 1.0
 _MIN_SAMPLES = 30
 _RECENT = 300  # samples of the residual: a bump should be noticed within seconds
 _CORRELATED = 10.0  # so many samples in a row share their error
+_MIN_SPREAD_M = 0.3  # people at one place: every miss looks like a motion of the camera
+_TURN_ARM_M = 3.0  # a turn of 1 rad weighs as much as a shift of so many metres
 _MAX_OFFSET_SIGMA_S = 0.008
 _MIN_MOTION_M2_S2 = 2.0  # sum of squared speeds across the rays
 
@@ -33,11 +37,18 @@ class ViewAgreement:
         samples: Rays behind the numbers.
         residual_m: Median distance of the rays from the heads that the other views see; NaN below 30 samples.
         time_offset_s: To be added to the view's stamps; NaN where people move too little to tell.
+        explained: Share of the residual that one small motion of the camera would take away; NaN where people keep
+            to one place, so that nobody can tell.
     """
 
     samples: int
     residual_m: float
     time_offset_s: float
+    explained: float = float("nan")
+
+    def moved(self, limit_m: float) -> bool:
+        """Whether the camera stands elsewhere: its rays miss by more than the limit, and as a moved camera's would."""
+        return self.residual_m > limit_m and self.explained > 0.5
 
 
 class RigMonitor:
@@ -49,7 +60,7 @@ class RigMonitor:
     """
 
     def __init__(self, views: int, window: int = 3000) -> None:
-        self._samples = np.full((views, window, 3, 3), np.nan)  # ray, miss, velocity across the ray
+        self._samples = np.full((views, window, 4, 3), np.nan)  # ray, miss, velocity across the ray, arm
         self._count = np.zeros(views, np.int64)
 
     def reset(self, view: int | None = None) -> None:
@@ -96,8 +107,9 @@ class RigMonitor:
                           1.0)
         velocity = people.velocity_world[best]
         velocity = velocity - (velocity * ray[used]).sum(axis=1, keepdims=True) * ray[used]
-        for v, r, m, w in zip(view[used], ray[used], factor[:, None] * miss[used, best], velocity, strict=True):
-            self._samples[v, self._count[v] % self._samples.shape[1]] = r, m, w
+        arm = people.head_world[best] - T_world_camera[view[used], :3, 3]
+        for v, r, m, w, a in zip(view[used], ray[used], factor[:, None] * miss[used, best], velocity, arm, strict=True):
+            self._samples[v, self._count[v] % self._samples.shape[1]] = r, m, w, a
             self._count[v] += 1
 
     def agreement(self, view: int) -> ViewAgreement:
@@ -105,10 +117,30 @@ class RigMonitor:
         known = self._samples[view][:min(int(self._count[view]), self._samples.shape[1])]
         if len(known) < _MIN_SAMPLES:
             return ViewAgreement(len(known), float("nan"), float("nan"))
-        ray, miss, velocity = known.transpose(1, 0, 2)
+        ray, miss, velocity, arm = known.transpose(1, 0, 2)
         newest = np.arange(self._count[view] - min(len(known), _RECENT), self._count[view]) % self._samples.shape[1]
         residual = float(np.median(np.linalg.norm(miss[newest], axis=1)))
-        return ViewAgreement(len(known), residual, self._time_offset(ray, miss, velocity))
+        return ViewAgreement(len(known), residual, self._time_offset(ray, miss, velocity),
+                             self._explained(ray[newest], miss[newest], arm[newest]))
+
+    @staticmethod
+    def _explained(ray: Array, miss: Array, arm: Array) -> float:
+        """miss = (shift + turn x arm) across the ray, by least absolute distances."""
+        if np.linalg.svd(arm - arm.mean(axis=0), compute_uv=False)[0] < _MIN_SPREAD_M * np.sqrt(len(arm)):
+            return float("nan")
+        across = np.eye(3) - ray[:, :, None] * ray[:, None]
+        lever = np.zeros((len(arm), 3, 3))  # turn x arm = lever turn
+        lever[:, 0, 1], lever[:, 0, 2], lever[:, 1, 2] = arm[:, 2], -arm[:, 1], arm[:, 0]
+        lever -= lever.transpose(0, 2, 1)
+        motion = np.concatenate([across, across @ lever / _TURN_ARM_M], axis=2)
+        distance = np.linalg.norm(miss, axis=1)
+        left = distance
+        for _ in range(8):
+            weighted = motion / np.maximum(left, 0.02)[:, None, None]
+            normal = np.einsum("nki,nkj->ij", weighted, motion) + 1e-3 * np.eye(6)
+            solution = np.linalg.solve(normal, np.einsum("nki,nk->i", weighted, miss))
+            left = np.linalg.norm(miss - motion @ solution, axis=1)
+        return 1.0 - float(np.median(left)) / max(float(np.median(distance)), 1e-9)
 
     @staticmethod
     def _time_offset(ray: Array, miss: Array, velocity: Array) -> float:

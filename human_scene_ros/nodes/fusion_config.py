@@ -39,10 +39,11 @@ class SyncConfig:
 class AssociationConfig:
     """Who is who across cameras."""
 
-    cost: Literal["mahalanobis", "paper"] = option(
-        "mahalanobis", "mahalanobis: rays and depths with their covariance; paper: weighted joint distances.")
-    gate: float = option(4.2, "Standard deviations between two views of one person at most (mahalanobis).", low=0.5,
-                         high=100.0, dynamic=True)
+    cost: Literal["mahalanobis", "rays", "paper"] = option(
+        "mahalanobis", "mahalanobis: rays and depths with their covariance; rays: no depth is believed, for cameras "
+        "that are well placed and depths that are poor; paper: weighted joint distances.")
+    gate: float = option(4.2, "Standard deviations between two views of one person at most (mahalanobis, rays).",
+                         low=0.5, high=100.0, dynamic=True)
     position_weight: float = option(0.8, "Weight of the joint distance in the world (paper).", low=0.0, high=100.0,
                                     dynamic=True)
     pose_weight: float = option(0.2, "Weight of the joint distance in canonical pose (paper).", low=0.0, high=100.0,
@@ -59,6 +60,8 @@ class FuseConfig:
         "map", "map: rays and depths by their certainty; rays: triangulation; mean: of the views' points.")
     pose: Literal["chordal", "median"] = option("chordal", "Mean of joint rotations, or their median from three views "
                                                            "on.")
+    betas: Literal["mean", "median"] = option("mean", "Shape over time: running mean, or median with smoothing, for "
+                                                      "views that are wrong by far now and then.")
     smoothing: float = option(0.4, "Share of the last rotations that enters the next; 0 = off.", low=0.0, high=0.95,
                               dynamic=True)
 

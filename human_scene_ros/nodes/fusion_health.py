@@ -121,7 +121,7 @@ class FusionHealth:
 
     def reports(self, status: StatusReport, counters: SyncCounters, places: Sequence[CameraPlace],
                 problems: Mapping[str, str], late: Mapping[str, int], silence: Mapping[str, str],
-                offset_warn_s: float) -> list[Report]:
+                offset_warn_s: float, drift_warn_m: float) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
@@ -132,6 +132,7 @@ class FusionHealth:
             late: Camera -> frames that came after their moment.
             silence: Camera -> topic and QoS if it is silent, "" else.
             offset_warn_s: Clock offsets above it are warned of.
+            drift_warn_m: Residuals above it are warned of.
         """
         level, texts = self.notes.worst()
         if self.configure_error:
@@ -148,9 +149,11 @@ class FusionHealth:
                        "step_mean_ms": f"{1e3 * status.inference_mean:.2f}",
                        **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
         return [sync, *(self._camera_report(place, problems[place.camera_name], late.get(place.camera_name, 0),
-                                            silence[place.camera_name], limits[place.camera_name]) for place in places)]
+                                            silence[place.camera_name], limits[place.camera_name], drift_warn_m)
+                        for place in places)]
 
-    def _camera_report(self, place: CameraPlace, problem: str, late: int, silence: str, offset_warn_s: float) -> Report:
+    def _camera_report(self, place: CameraPlace, problem: str, late: int, silence: str, offset_warn_s: float,
+                       drift_warn_m: float) -> Report:
         name = place.camera_name
         camera, level, texts = self.cameras[name], Level.OK, []
         if silence:
@@ -161,6 +164,10 @@ class FusionHealth:
             level = max(level, Level.WARN)
             texts.append(f"its rays miss the people that other cameras see by {place.rms_residual_m:.2f} m: was it "
                          "bumped? Calibrate again")
+        elif place.rms_residual_m > drift_warn_m:
+            level = max(level, Level.WARN)
+            texts.append(f"what it sees differs from the other cameras by {place.rms_residual_m:.2f} m, but not as if "
+                         "it had moved: bodies are poor")
         if math.isfinite(place.time_offset_s) and abs(place.time_offset_s) > offset_warn_s:
             level = max(level, Level.WARN)
             texts.append(f"its stamps seem {1e3 * -place.time_offset_s:+.0f} ms off: set sync.time_offsets.{name} "

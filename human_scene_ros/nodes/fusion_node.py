@@ -330,7 +330,7 @@ class FusionNode(LifecycleNode):
             places.append(CameraPlace(
                 name, place.frame, place.T_world_camera, place.covariance, agreement.residual_m, agreement.samples,
                 agreement.time_offset_s, place.source, place.status,
-                drifted=agreement.residual_m > self.config.extrinsics.drift_warn))
+                drifted=agreement.moved(self.config.extrinsics.drift_warn)))
         return places
 
     def _silences(self) -> dict[str, str]:
@@ -370,7 +370,7 @@ class FusionNode(LifecycleNode):
         late = {name: self._sync.late_frames(name) for name in self.cameras} if self._sync is not None else {}
         self._diagnostics_publisher.publish(convert.to_diagnostics(now_ns, health.reports(
             report, self._sync_counters(), places, self._problems(), late, self._silences(),
-            self.config.extrinsics.offset_warn)))
+            self.config.extrinsics.offset_warn, self.config.extrinsics.drift_warn)))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 

@@ -321,7 +321,7 @@ def fusion_config(config: FusionNodeConfig) -> FusionConfig:
     return FusionConfig(
         association=config.assoc.cost, gate=config.assoc.gate, position_weight=config.assoc.position_weight,
         pose_weight=config.assoc.pose_weight, paper_gate_m=config.assoc.max_cost, position=config.fuse.position,
-        pose=config.fuse.pose, smoothing=config.fuse.smoothing, death_s=config.person.timeout,
+        pose=config.fuse.pose, betas=config.fuse.betas, smoothing=config.fuse.smoothing, death_s=config.person.timeout,
         max_age_s=max(0.1, 2.0 * config.sync.window), max_skew_s=max(0.04, config.sync.window))
 
 

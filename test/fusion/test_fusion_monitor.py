@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,32 @@ def test_a_bumped_camera_is_found_and_the_others_are_not_blamed():
     monitor = run(clip, bumped, {})
     residuals = [monitor.agreement(v).residual_m for v in range(5)]
     assert residuals[2] > 0.2 and np.nanmax(residuals[:2] + residuals[3:]) < 0.15
+    assert [monitor.agreement(v).moved(0.15) for v in range(5)] == [False, False, True, False, False]
+    assert monitor.agreement(2).explained > 0.7
+
+
+def test_bodies_that_are_wrong_do_not_make_a_sound_camera_a_bumped_one():
+    """One camera's network is off by 30 cm and more, each person for half a second in one direction, then another."""
+    clip = generate(MultiviewConfig("ring", 4, 2, 200, 3))
+    rng = np.random.default_rng(0)
+    wrong = clip.head_camera.copy()
+    shift = 0.4 * rng.normal(size=(14, 2, 3))
+    rows = np.flatnonzero((clip.view == 1) & (clip.person >= 0))
+    wrong[rows] += shift[clip.frame[rows] // 15, clip.person[rows]]
+    monitor = run(dataclasses.replace(clip, head_camera=wrong), clip.T_world_camera_given, {})
+    agreements = [monitor.agreement(v) for v in range(4)]
+    assert agreements[1].residual_m > 0.15 and agreements[1].explained < 0.4
+    assert not any(a.moved(0.15) for a in agreements)
+
+
+def test_one_person_at_one_place_proves_nothing():
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    monitor = RigMonitor(3)
+    for _ in range(40):
+        monitor.add(moment((0.0, 0.0, 5.0), (0.0, 0.0, 0.0), 3, [7, 7, 7]),
+                    seen([(0.0, 0.0, 5.0), (0.0, 0.0, 5.0), (0.4, 0.0, 5.0)], [0, 1, 2]), poses)
+    agreement = monitor.agreement(2)
+    assert agreement.residual_m > 0.15 and np.isnan(agreement.explained) and not agreement.moved(0.15)
 
 
 def run(clip, poses, offsets):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from human_scene_ros.fusion import scale, surface
-from human_scene_ros.fusion.scale import ScaleFilter, ScaleStatus
+from human_scene_ros.body import scale
+from human_scene_ros.body.scale import ScaleFilter, ScaleStatus
+from human_scene_ros.fusion import surface
 from human_scene_ros.fusion.surface import SurfaceStatus
 
 K = np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1.0]])

@@ -277,3 +277,38 @@ def test_after_a_gap_the_old_pose_is_forgotten():
     assert set(after.people.person_id) <= set(before.people.person_id) and len(after.people)
     from human_scene_ros.fusion.rotations import matrices_from_rotvecs
     assert np.allclose(after.people.rotations[:, 1:], matrices_from_rotvecs(np.full(3, -0.3)), atol=1e-6)
+
+
+def test_rays_tell_who_is_who_where_no_depth_can_be_believed():
+    """Every view misjudges all depths by its own factor, up to 1.6."""
+    clip = generate(MultiviewConfig("ring", 4, 3, 60, 1))
+    factor = np.array([0.65, 1.5, 1.0, 1.6])
+    people = {}
+    for association in ("mahalanobis", "rays"):
+        fusion = fusion_for(clip, FusionConfig(association=association))  # type: ignore[arg-type]
+        counts = []
+        for k, _, detections in frames_of(clip):
+            wrong = dataclasses.replace(detections, head_camera=detections.head_camera * factor[
+                detections.view][:, None])
+            result = fusion.step(k / FPS, wrong)
+            counts.append(len(result.people))
+            if association == "rays" and k > 10:
+                truth = clip.truth[:, k, HEAD]
+                several = result.people.head_world[result.people.num_views >= 2]
+                assert np.linalg.norm(several[:, None] - truth[None], axis=2).min(axis=1).max() < 0.2
+        people[association] = float(np.mean(counts[10:]))
+    assert people["rays"] == pytest.approx(3.0, abs=0.1) and people["mahalanobis"] > 3.5
+
+
+def test_the_median_of_betas_ignores_what_is_wrong_now_and_then():
+    """One view of four says 4 every third frame; the mean follows it, the median does not."""
+    clip = generate(MultiviewConfig("ring", 4, 1, 40, 2))
+    found = {}
+    for betas in ("mean", "median"):
+        fusion = fusion_for(clip, FusionConfig(betas=betas))  # type: ignore[arg-type]
+        for k, _, detections in frames_of(clip):
+            given = np.full_like(detections.betas, 0.5)
+            given[(detections.view == 0) & (k % 3 == 0)] = 4.0
+            result = fusion.step(k / FPS, dataclasses.replace(detections, betas=given))
+        found[betas] = float(np.abs(result.people.betas - 0.5).max())
+    assert found["median"] < 1e-6 < 0.1 < found["mean"]

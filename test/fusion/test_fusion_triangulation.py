@@ -118,3 +118,20 @@ def test_closed_forms_agree_with_linear_algebra():
     expected = (offset[:, None] @ np.linalg.inv(S) @ offset[..., None])[:, 0, 0]
     assert np.allclose(tri.mahalanobis_squared(offset, S), expected)
     assert tri.mahalanobis_squared(offset[:1], np.zeros((1, 3, 3)))[0] == np.inf
+
+
+def test_without_depth_the_mahalanobis_distance_is_that_of_the_rays_in_sigmas():
+    """Two lines: |l0.m1 + l1.m0| / |l0 x l1| (Pluecker), whatever the points on them."""
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        centre = rng.uniform(-4.0, 4.0, (2, 3))
+        points = rng.uniform(-1.0, 1.0, (2, 3)) + [[0.0, 0.0, 3.0]]
+        line = points - centre
+        line /= np.linalg.norm(line, axis=1, keepdims=True)
+        moment = np.cross(centre, line)
+        expected = abs(line[0] @ moment[1] + line[1] @ moment[0]) / np.linalg.norm(np.cross(*line))
+        depth = np.ones(2)
+        covariance = tri.ray_covariances(points, centre, depth, np.full(2, 800.0), depth_fraction=1e5)
+        sigma = 3.0 / 800.0 + 0.02
+        found = np.sqrt(tri.mahalanobis_squared(points[0] - points[1], covariance.sum(axis=0)))
+        np.testing.assert_allclose(found * np.sqrt(2.0) * sigma, expected, rtol=0.01, atol=1e-4)
