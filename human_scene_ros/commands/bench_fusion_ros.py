@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from human_scene_ros.commands.bench_fusion import single_view_joints
-from human_scene_ros.commands.demo import free_domain, require_ros
 from human_scene_ros.commands.fusion_clip import (
     BODY_JOINTS,
     START_NS,
@@ -27,14 +26,12 @@ from human_scene_ros.commands.fusion_clip import (
     write_body,
 )
 from human_scene_ros.commands.fusion_scores import RigScores
-from human_scene_ros.commands.processes import NodeProcesses, ProcessError
+from human_scene_ros.commands.processes import NodeProcesses, free_domain, require_ros
 from human_scene_ros.scene import TrackState
 from human_scene_ros.sources.fusion_fields import CameraPlace
 from human_scene_ros.sources.message_fields import stamp_ns_of
 from human_scene_ros.sources.rig_file import rig_text
 from human_scene_ros.synthetic.multiview import FPS, MultiviewClip
-
-START_LIMIT_S = 120.0
 
 
 def run_clip_over_ros(clip: MultiviewClip, rate: float = 1.0) -> dict[str, Any]:
@@ -108,16 +105,17 @@ def _exchange(processes: NodeProcesses, domain_id: int, cameras: list[str], mess
         filled = [convert.fill(SmplxBodyArray(), m.fields) for m in messages]
         thread = threading.Thread(target=spin, name="bench", daemon=True)
         thread.start()
-        _wait(processes, lambda: all(p.get_subscription_count() for p in publishers.values())
-              and node.count_publishers("/people") and statuses, "fusion_node to subscribe")
+        processes.wait_for([("fusion_node to subscribe", lambda: bool(
+            all(p.get_subscription_count() for p in publishers.values()) and node.count_publishers("/people")
+            and statuses))])
         begun_s = time.monotonic()
         for message, content in zip(messages, filled, strict=True):
             due_s = begun_s + (message.stamp_ns - messages[0].stamp_ns) * 1e-9 / rate
             time.sleep(max(0.0, due_s - time.monotonic()))
             sent_s[message.camera, int(message.fields["sequence"])] = time.monotonic()
             publishers[message.camera].publish(content)
-        _wait(processes, lambda: statuses[-1].frames_in >= len(messages) and statuses[-1].frames_pending == 0,
-              "fusion_node to fuse everything")
+        processes.wait_for([("fusion_node to fuse everything", lambda: (
+            statuses[-1].frames_in >= len(messages) and statuses[-1].frames_pending == 0))])
         time.sleep(0.3)
         stop.set()
         thread.join(timeout=5.0)
@@ -127,16 +125,6 @@ def _exchange(processes: NodeProcesses, domain_id: int, cameras: list[str], mess
         node.destroy_node()
         rclpy.shutdown(context=context)
     return people, associations, sent_s, statuses[-1]
-
-
-def _wait(processes: NodeProcesses, condition: Any, what: str) -> None:
-    deadline_s = time.monotonic() + START_LIMIT_S
-    while not condition():
-        processes.check()
-        if time.monotonic() > deadline_s:
-            raise ProcessError(f"waited {START_LIMIT_S:.0f} s for {what}; its last lines:\n"
-                               f"{processes.last_lines('fusion_node')}")
-        time.sleep(0.05)
 
 
 def _frame(message: Any) -> int:

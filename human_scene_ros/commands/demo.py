@@ -9,34 +9,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib.util
 import json
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from human_scene_ros.commands import summary as reporting
-from human_scene_ros.commands.processes import NodeProcesses, ProcessError
+from human_scene_ros.commands.processes import (
+    STALL_LIMIT_S,
+    START_LIMIT_S,
+    NodeProcesses,
+    ProcessError,
+    free_domain,
+    require_ros,
+)
 from human_scene_ros.errors import SourceError
 
 if TYPE_CHECKING:
     from human_scene_ros.nodes.observer import Observer
     from human_scene_ros.sources.recorded_run import RecordedRun
-
-START_LIMIT_S = 120.0
-"""From the start of the processes until all are matched; loading torch on a busy machine is slow."""
-
-STALL_LIMIT_S = 120.0
-"""Without a new image or result for so long, the run is given up."""
-
-SIGN_OF_LIFE_S = 10.0
 
 IMAGE, INFO, NODE, MARKERS = "/image", "/camera_info", "/human_scene", "/human_scene_markers"
 RECORDED = ("/tf", "/diagnostics", *(f"{NODE}/{name}" for name in (
@@ -51,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                                  "(default: the recording that ships with the package)")
     parser.add_argument("--image", default="", help="image topic of a recording (default: the only one)")
     parser.add_argument("--info", default="", help="its CameraInfo topic (default: camera_info beside it)")
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="results (default out/demo)")
+    add_run_arguments(parser, "out/demo")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Arguments of every demo."""
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"results (default {out})")
     parser.add_argument("--max-frames", type=int, default=0, help="stop after so many images (default: all)")
     parser.add_argument("--preset", default="nano", help="network preset (default nano)")
     parser.add_argument("--checkpoint", default="", help="weights (default: those that ship with the preset)")
@@ -61,12 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play, watch, read back, draw."""
+    return run_demo(arguments, demo, reporting.table)
+
+
+def run_demo(arguments: argparse.Namespace, demo: Callable[[argparse.Namespace, Callable[[str], None]], dict[str, Any]],
+             table: Callable[[dict[str, Any]], str]) -> int:
+    """Run a demo and print where its results are, or with --json nothing but the summary."""
     say = (lambda text: None) if arguments.json else (lambda text: print(text, flush=True))
     summary = demo(arguments, say)
     if arguments.json:
         print(json.dumps(summary))
         return 0
-    print(f"\n{reporting.table(summary)}\n")
+    print(f"\n{table(summary)}\n")
     for name, meaning in (("overview.png", "the picture"), ("summary.json", "these numbers"),
                           ("scene", "the recording: Foxglove opens it, 'ros2 bag play' feeds RViz")):
         print(f"  {arguments.out / name}  {meaning}")
@@ -100,7 +107,8 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
             _start(processes, source, arguments, plan, out)
             say(f"nodes    bag, reconstructor, markers and record as processes on ROS domain {domain_id}")
             _wait_complete(processes, observer, plan)
-            _watch(processes, observer, plan, say, quiet=arguments.json)
+            processes.follow(lambda: observer.bodies, lambda _: _settled(processes, observer), total=plan["frames"],
+                             to_blame=("reconstructor_node", "bag_node"), say=None if arguments.json else say)
             # The recorder first: it takes what is on its way while the others still run.
             processes.stop("record_node")
             processes.stop("reconstructor_node", "markers_node")
@@ -111,14 +119,6 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
     _read_back(source, arguments, plan, out, summary)
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
-
-
-def require_ros() -> None:
-    """Raise `ProcessError` with what to do if there is no ROS here, or our messages are not built."""
-    for module in ("rclpy", "human_scene_ros.msg"):
-        if importlib.util.find_spec(module) is None:
-            raise ProcessError(f"{module} is not importable: run 'make demo', or './env.sh human-scene demo' after "
-                               "'make env' (on a robot: after sourcing its ROS workspace)")
 
 
 def shipped_recording(name: str = "recording") -> Path:
@@ -180,24 +180,6 @@ def prepared(out: Path) -> Path:
     return out
 
 
-@contextlib.contextmanager
-def free_domain(first: int = 80, last: int = 99) -> Iterator[int]:
-    """A ROS domain that no other run of this kind on this machine uses, as long as the context lasts."""
-    for domain_id in range(first, last + 1):
-        handle = (Path(tempfile.gettempdir()) / f"human_scene_domain_{domain_id}.lock").open("a")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            continue
-        try:
-            yield domain_id
-        finally:
-            handle.close()
-        return
-    raise ProcessError(f"all ROS domains {first} to {last} are taken by other runs on this machine")
-
-
 def _start(processes: NodeProcesses, source: str, arguments: argparse.Namespace, plan: dict[str, Any],
            out: Path) -> None:
     topics = [IMAGE, *([INFO] if plan["info"] else []), *RECORDED]
@@ -226,18 +208,8 @@ def _absolute(path: str) -> str:
 
 def _wait_complete(processes: NodeProcesses, observer: Observer, plan: dict[str, Any]) -> None:
     """Until every process is ready and everybody has found everybody."""
-    from human_scene_ros.msg import SceneStatus
-
-    def reconstructor_ready() -> bool:
-        status = observer.status
-        if status is None:
-            return False
-        if status.state == SceneStatus.STATE_UNCONFIGURED and "configure failed" in status.message:
-            raise ProcessError(f"reconstructor_node: {status.message}")
-        return bool(status.state != SceneStatus.STATE_UNCONFIGURED)
-
-    conditions: list[tuple[str, Callable[[], bool]]] = [
-        ("reconstructor_node to load its weights", reconstructor_ready),
+    conditions = [
+        ("reconstructor_node to load its weights", lambda: reconstructor_ready(observer)),
         ("reconstructor_node and record_node to subscribe to the images", lambda: observer.subscribers(IMAGE) >= 2),
         ("markers_node and record_node to subscribe to the bodies",
          lambda: observer.subscribers(f"{NODE}/bodies") >= 2),
@@ -245,55 +217,38 @@ def _wait_complete(processes: NodeProcesses, observer: Observer, plan: dict[str,
     ]
     if plan["info"]:
         conditions.append(("reconstructor_node to subscribe to camera_info", lambda: observer.subscribers(INFO) >= 2))
-    deadline_s = time.monotonic() + START_LIMIT_S
-    for what, condition in conditions:
-        while not condition():
-            processes.check()
-            if time.monotonic() > deadline_s:
-                who = what.split(" ", 1)[0]
-                raise ProcessError(f"waited {START_LIMIT_S:.0f} s for {what}; its last lines:\n"
-                                   f"{processes.last_lines(who)}")
-            time.sleep(0.05)
+    processes.wait_for(conditions)
     processes.expect_end("bag_node")
     observer.watch_bodies(f"{NODE}/bodies")
     observer.watch_images(IMAGE)
 
 
-def _watch(processes: NodeProcesses, observer: Observer, plan: dict[str, Any], say: Callable[[str], None], *,
-           quiet: bool) -> None:
-    """Until the recording is played and every image is accounted for."""
-    from tqdm import tqdm
+def reconstructor_ready(observer: Observer) -> bool:
+    """Whether the status that is watched says that the node is configured.
 
-    def settled() -> bool:
-        status = observer.status
-        return status is not None and status.frames_in >= observer.images > 0 and status.frames_pending == 0 and (
-            observer.bodies >= status.frames_processed)
+    Raises:
+        ProcessError: It says why that failed.
+    """
+    from human_scene_ros.msg import SceneStatus
 
-    progress_s, seen = time.monotonic(), -1
-    said_s = time.monotonic()
-    with tqdm(total=plan["frames"], unit="frame", desc="nodes", disable=quiet or None, file=sys.stderr) as bar:
-        while True:
-            processes.check()
-            bar.update(observer.bodies - bar.n)
-            done = (observer.images, observer.bodies)
-            if sum(done) != seen:
-                seen, progress_s = sum(done), time.monotonic()
-            if bar.disable and time.monotonic() - said_s > SIGN_OF_LIFE_S:  # not on a terminal: lines, no bar
-                said_s = time.monotonic()
-                say(f"         {observer.bodies} of {plan['frames'] or '?'} images")
-            if processes.exit_code("bag_node") == 0 and settled():
-                bar.update(observer.bodies - bar.n)
-                return
-            if time.monotonic() - progress_s > STALL_LIMIT_S:
-                ends = "\n".join(f"{who}:\n{processes.last_lines(who)}" for who in ("reconstructor_node", "bag_node"))
-                raise ProcessError(f"no progress for {STALL_LIMIT_S:.0f} s after {done[0]} images and {done[1]} "
-                                   f"results; the last lines of\n{ends}")
-            time.sleep(0.05)
+    status = observer.status
+    if status is None:
+        return False
+    if status.state == SceneStatus.STATE_UNCONFIGURED and "configure failed" in status.message:
+        raise ProcessError(f"reconstructor_node: {status.message}")
+    return bool(status.state != SceneStatus.STATE_UNCONFIGURED)
+
+
+def _settled(processes: NodeProcesses, observer: Observer) -> bool:
+    """The recording is played and every image is accounted for."""
+    status = observer.status
+    return processes.exit_code("bag_node") == 0 and status is not None and status.frames_pending == 0 and (
+        status.frames_in >= observer.images > 0 and observer.bodies >= status.frames_processed)
 
 
 def _counts(observer: Observer) -> dict[str, Any]:
     status = observer.status
-    assert status is not None  # `_watch` has waited for it
+    assert status is not None  # `_settled` has waited for it
     latency_ms = 1e3 * np.array(observer.latencies_s or [np.nan])
     return {
         "frames_in": int(status.frames_in), "frames_processed": int(status.frames_processed),

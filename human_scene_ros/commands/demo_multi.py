@@ -12,8 +12,6 @@ import dataclasses
 import json
 import math
 import re
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.commands.demo import (
-    SIGN_OF_LIFE_S,
-    STALL_LIMIT_S,
-    free_domain,
-    prepared,
-    require_ros,
-    shipped_recording,
-)
+from human_scene_ros.commands.demo import add_run_arguments, prepared, run_demo, shipped_recording
 from human_scene_ros.commands.fusion_scores import RigScores
-from human_scene_ros.commands.processes import NodeProcesses, ProcessError
+from human_scene_ros.commands.processes import STALL_LIMIT_S, NodeProcesses, free_domain, require_ros
 from human_scene_ros.commands.summary import format_value
 from human_scene_ros.errors import SourceError
 from human_scene_ros.evaluation.matching import match_nearest
@@ -95,27 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="?", help="rosbag2 folder with /CAMERA/image/compressed (or image_raw) and "
                                                  "camera_info of every camera, poses on /tf_static (default: the one "
                                                  "that ships)")
-    parser.add_argument("--out", type=Path, default=Path("out/demo_multi"), help="results (default out/demo_multi)")
     parser.add_argument("--cameras", default="", help="only these, for instance camera_0,camera_2 (default: all)")
-    parser.add_argument("--max-frames", type=int, default=0, help="stop after so many images, all cameras together")
-    parser.add_argument("--preset", default="nano", help="network preset (default nano)")
-    parser.add_argument("--checkpoint", default="", help="weights (default: those that ship with the preset)")
-    parser.add_argument("--body", default="", help="SMPL-X .npz (default: the open body that ships)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, the summary")
+    add_run_arguments(parser, "out/demo_multi")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Play, watch, read back, draw."""
-    say = (lambda text: None) if arguments.json else (lambda text: print(text, flush=True))
-    summary = demo(arguments, say)
-    if arguments.json:
-        print(json.dumps(summary))
-        return 0
-    print(f"\n{table(summary)}\n")
-    for name, meaning in (("overview.png", "the picture"), ("summary.json", "these numbers"),
-                          ("scene", "the recording: Foxglove opens it, 'ros2 bag play' feeds RViz")):
-        print(f"  {arguments.out / name}  {meaning}")
-    return 0
+    return run_demo(arguments, demo, table)
 
 
 def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
@@ -146,11 +123,14 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
             say(f"nodes    bag, {len(rig.cameras)} reconstructors, fusion, markers and record as processes on ROS "
                 f"domain {domain_id}")
             _wait_complete(processes, observer, rig)
-            _watch(processes, observer, rig, arguments, say)
+            total = min(sum(rig.images.values()), arguments.max_frames or sum(rig.images.values()))
+            processes.follow(
+                lambda: _fused(observer), lambda _: processes.exit_code("bag_node") == 0 and _fused(observer) >= total,
+                to_blame=("fusion_node", "bag_node"), total=total, unit="image", say=None if arguments.json else say)
             processes.stop("record_node")  # first: it takes what is on its way while the others still run
             processes.stop(*(_process(name) for name in rig.cameras), "fusion_node", "markers_node")
             status = observer.status
-            assert status is not None  # `_watch` has waited for it
+            assert status is not None  # `_fused` has counted by it
             summary: dict[str, Any] = {
                 "frames_in": int(status.frames_in), "frames_fused": int(status.frames_processed),
                 "frames_dropped": int(status.frames_dropped), "frames_rejected": int(status.frames_rejected),
@@ -282,44 +262,15 @@ def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig) -> No
         ("record_node to find all topics", lambda: processes.says("record_node", "ready: ")),
         ("fusion_node and record_node to subscribe to the bodies", lambda: all(
             observer.subscribers(f"/{name}/human_scene/bodies") >= 2 for name in rig.cameras))]
-    deadline_s = time.monotonic() + START_LIMIT_S
-    for what, condition in conditions:
-        while not condition():
-            processes.check()
-            if time.monotonic() > deadline_s:
-                raise ProcessError(f"waited {START_LIMIT_S:.0f} s for {what}; its last lines:\n"
-                                   f"{processes.last_lines(what.split(' ', 1)[0])}")
-            time.sleep(0.05)
+    processes.wait_for(conditions, START_LIMIT_S)
     observer.watch_people(PEOPLE)
     processes.expect_end("bag_node")
 
 
-def _watch(processes: NodeProcesses, observer: Observer, rig: Rig, arguments: argparse.Namespace,
-           say: Callable[[str], None]) -> None:
-    """Until the recording is played and every image is accounted for."""
-    from tqdm import tqdm
-
-    total = sum(rig.images.values())
-    total = min(total, arguments.max_frames) if arguments.max_frames else total
-    progress_s, said_s, seen = time.monotonic(), time.monotonic(), -1
-    with tqdm(total=total, unit="image", desc="nodes", disable=arguments.json or None, file=sys.stderr) as bar:
-        while True:
-            processes.check()
-            status = observer.status
-            done = int(status.frames_in - status.frames_pending) if status is not None else 0
-            bar.update(max(0, done - bar.n))
-            if done != seen:
-                seen, progress_s = done, time.monotonic()
-            if bar.disable and time.monotonic() - said_s > SIGN_OF_LIFE_S:  # not on a terminal: lines, no bar
-                said_s = time.monotonic()
-                say(f"         {done} of {total} images")
-            if processes.exit_code("bag_node") == 0 and done >= total:
-                return
-            if time.monotonic() - progress_s > STALL_LIMIT_S:
-                ends = "\n".join(f"{who}:\n{processes.last_lines(who)}" for who in ("fusion_node", "bag_node"))
-                raise ProcessError(f"no progress for {STALL_LIMIT_S:.0f} s after {done} of {total} images; the last "
-                                   f"lines of\n{ends}")
-            time.sleep(0.05)
+def _fused(observer: Observer) -> int:
+    """Images whose bodies the fusion is done with."""
+    status = observer.status
+    return int(status.frames_in - status.frames_pending) if status is not None else 0
 
 
 # --- afterwards --------------------------------------------------------------------------------------------------

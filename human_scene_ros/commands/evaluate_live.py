@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import shutil
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from human_scene_ros.commands import evaluation_output as output
-from human_scene_ros.commands.demo import NODE, STALL_LIMIT_S, START_LIMIT_S, free_domain
+from human_scene_ros.commands.demo import NODE, reconstructor_ready
 from human_scene_ros.commands.evaluate_job import EvaluationJob, dataset_of
 from human_scene_ros.commands.evaluate_results import compare_with_truth, recorded_estimates
-from human_scene_ros.commands.processes import NodeProcesses, ProcessError
+from human_scene_ros.commands.processes import START_LIMIT_S, NodeProcesses, free_domain, require_ros
 
 if TYPE_CHECKING:
     from human_scene_ros.nodes.observer import Observer
@@ -39,10 +36,7 @@ def evaluate_live(arguments: argparse.Namespace, jobs: list[EvaluationJob]) -> d
     """
     from human_scene_ros.commands.evaluate_bag import parameters_of, weights_of
 
-    for module in ("rclpy", "human_scene_ros.msg"):
-        if importlib.util.find_spec(module) is None:
-            raise ProcessError(f"{module} is not importable, and --live needs it: run in ./env.sh after 'make env', or "
-                               "after sourcing the ROS workspace; without --live no ROS is needed")
+    require_ros()
     weights = weights_of(arguments)
     sequences = []
     for job in jobs:
@@ -69,15 +63,21 @@ def play(job: EvaluationJob, folder: Path, rate: float) -> dict[str, Any]:
             Observer(domain_id, "human_scene_evaluate") as observer:
         observer.watch_status(f"{NODE}/status")
         _start(processes, job, recording, rate)
-        _wait(processes, _conditions(processes, observer, job))
+        processes.wait_for((
+            ("reconstructor_node to load its weights", lambda: reconstructor_ready(observer)),
+            ("reconstructor_node to subscribe to the images", lambda: observer.subscribers(IMAGE) >= 1),
+            ("record_node to subscribe to the bodies", lambda: observer.subscribers(f"{NODE}/bodies") >= 1),
+            ("record_node to find all topics", lambda: processes.says("record_node", "ready: "))))
         processes.expect_end("bag_node")
         observer.watch_bodies(f"{NODE}/bodies")
         observer.watch_images(IMAGE)  # the last subscriber that bag_node waits for
-        _until_played(processes, observer)
+        processes.follow(lambda: observer.images + observer.bodies,
+                         lambda quiet_s: _played(processes, observer, quiet_s), to_blame=("reconstructor_node",),
+                         unit="message")
         processes.stop("record_node")  # first: it takes what is on its way
         processes.stop("reconstructor_node")
         status = observer.status
-        assert status is not None  # `_conditions` waits for it
+        assert status is not None  # `reconstructor_ready` has waited for it
         return {"images": observer.images, "frames_in": int(status.frames_in),
                 "frames_processed": int(status.frames_processed), "frames_dropped": int(status.frames_dropped),
                 "frames_rejected": int(status.frames_rejected), "busy_s": observer.busy_s}
@@ -95,49 +95,10 @@ def _start(processes: NodeProcesses, job: EvaluationJob, recording: Path, rate: 
         "max_images": job.max_frames, "wait_for_subscribers": 2, "wait_timeout": 2 * START_LIMIT_S})
 
 
-def _conditions(processes: NodeProcesses, observer: Observer,
-                job: EvaluationJob) -> list[tuple[str, Callable[[], bool]]]:
-    from human_scene_ros.msg import SceneStatus
-
-    def ready() -> bool:
-        status = observer.status
-        if status is not None and status.state == SceneStatus.STATE_UNCONFIGURED and "failed" in status.message:
-            raise ProcessError(f"reconstructor_node: {status.message}")
-        return status is not None and bool(status.state != SceneStatus.STATE_UNCONFIGURED)
-
-    return [("reconstructor_node to load its weights", ready),
-            ("reconstructor_node to subscribe to the images", lambda: observer.subscribers(IMAGE) >= 1),
-            ("record_node to subscribe to the bodies", lambda: observer.subscribers(f"{NODE}/bodies") >= 1),
-            ("record_node to find all topics", lambda: processes.says("record_node", "ready: "))]
-
-
-def _wait(processes: NodeProcesses, conditions: list[tuple[str, Callable[[], bool]]]) -> None:
-    deadline_s = time.monotonic() + START_LIMIT_S
-    for what, condition in conditions:
-        while not condition():
-            processes.check()
-            if time.monotonic() > deadline_s:
-                raise ProcessError(f"waited {START_LIMIT_S:.0f} s for {what}; its last lines:\n"
-                                   f"{processes.last_lines(what.split(' ', 1)[0])}")
-            time.sleep(0.05)
-
-
-def _until_played(processes: NodeProcesses, observer: Observer) -> None:
-    """Until bag_node has ended and nothing has come for a second."""
-    seen, since_s = (-1, -1), time.monotonic()
-    while True:
-        processes.check()
-        now = (observer.images, observer.bodies)
-        if now != seen:
-            seen, since_s = now, time.monotonic()
-        quiet_s = time.monotonic() - since_s
-        status = observer.status
-        if processes.exit_code("bag_node") == 0 and quiet_s > 1.0 and status is not None and not status.frames_pending:
-            return
-        if quiet_s > STALL_LIMIT_S:
-            raise ProcessError(f"nothing came for {STALL_LIMIT_S:.0f} s after {seen[0]} images and {seen[1]} results; "
-                               f"reconstructor_node:\n{processes.last_lines('reconstructor_node')}")
-        time.sleep(0.05)
+def _played(processes: NodeProcesses, observer: Observer, quiet_s: float) -> bool:
+    """bag_node has ended and nothing has come for a second."""
+    status = observer.status
+    return processes.exit_code("bag_node") == 0 and quiet_s > 1.0 and status is not None and not status.frames_pending
 
 
 def _compare(job: EvaluationJob, folder: Path, counts: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -18,6 +21,14 @@ import yaml
 from human_scene_ros.errors import HumanSceneError
 
 LAST_LINES = 12
+
+START_LIMIT_S = 120.0
+"""From the start of the processes until all are matched; loading torch on a busy machine is slow."""
+
+STALL_LIMIT_S = 120.0
+"""Without anything new for so long, a run is given up."""
+
+SIGN_OF_LIFE_S = 10.0
 
 
 class ProcessError(HumanSceneError, RuntimeError):
@@ -115,6 +126,61 @@ class NodeProcesses:
         lines = self._log(name).read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
         return "\n".join(f"    {line}" for line in lines) or "    (it printed nothing)"
 
+    def wait_for(self, conditions: Iterable[tuple[str, Callable[[], bool]]], limit_s: float = START_LIMIT_S) -> None:
+        """Wait for one condition after the other.
+
+        Args:
+            conditions: What is waited for, beginning with the name of the process to blame, and whether it is so.
+            limit_s: For all together.
+
+        Raises:
+            ProcessError: A process died or the time is over; the text holds the last lines of the one to blame.
+        """
+        deadline_s = time.monotonic() + limit_s
+        for what, condition in conditions:
+            while not condition():
+                self.check()
+                if time.monotonic() > deadline_s:
+                    raise ProcessError(f"waited {limit_s:.0f} s for {what}; its last lines:\n"
+                                       f"{self.last_lines(what.split(' ', 1)[0])}")
+                time.sleep(0.05)
+
+    def follow(self, count: Callable[[], int], settled: Callable[[float], bool], *, to_blame: Sequence[str],
+               total: int | None = None, unit: str = "frame", say: Callable[[str], None] | None = None) -> None:
+        """Show progress until all is done: a bar on a terminal, else a line now and then.
+
+        Args:
+            count: Things done so far.
+            settled: Whether these were all, given the seconds since the last one.
+            to_blame: Processes whose last lines tell why nothing goes on.
+            total: Things to do, if known.
+            unit: Of the things.
+            say: Prints a line; None: nothing is shown.
+
+        Raises:
+            ProcessError: A process died, or nothing was done for `STALL_LIMIT_S`.
+        """
+        from tqdm import tqdm
+
+        changed_s = said_s = time.monotonic()
+        with tqdm(total=total, unit=unit, desc="nodes", disable=None if say else True, file=sys.stderr) as bar:
+            done = 0
+            while not settled(time.monotonic() - changed_s):
+                self.check()
+                now, now_s = count(), time.monotonic()
+                if now != done:
+                    bar.update(now - done)
+                    done, changed_s = now, now_s
+                if say and bar.disable and now_s - said_s > SIGN_OF_LIFE_S:
+                    said_s = now_s
+                    say(f"         {done} of {total or '?'} {unit}s")
+                if now_s - changed_s > STALL_LIMIT_S:
+                    ends = "\n".join(f"{who}:\n{self.last_lines(who)}" for who in to_blame)
+                    raise ProcessError(f"no progress for {STALL_LIMIT_S:.0f} s after {done} of {total or 'all'} "
+                                       f"{unit}s; the last lines of\n{ends}")
+                time.sleep(0.05)
+            bar.update(count() - done)
+
     def stop(self, *names: str) -> None:
         """SIGINT, then SIGTERM, then SIGKILL to the whole group, each after a bounded wait."""
         for name in names:
@@ -139,3 +205,29 @@ class NodeProcesses:
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def require_ros() -> None:
+    """Raise `ProcessError` with what to do if there is no ROS here, or our messages are not built."""
+    for module in ("rclpy", "human_scene_ros.msg"):
+        if importlib.util.find_spec(module) is None:
+            raise ProcessError(f"{module} is not importable: run './env.sh human-scene ...' after 'make env' "
+                               "(on a robot: after sourcing its ROS workspace)")
+
+
+@contextlib.contextmanager
+def free_domain(first: int = 80, last: int = 99) -> Iterator[int]:
+    """A ROS domain that no other run of this kind on this machine uses, as long as the context lasts."""
+    for domain_id in range(first, last + 1):
+        handle = (Path(tempfile.gettempdir()) / f"human_scene_domain_{domain_id}.lock").open("a")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            continue
+        try:
+            yield domain_id
+        finally:
+            handle.close()
+        return
+    raise ProcessError(f"all ROS domains {first} to {last} are taken by other runs on this machine")
