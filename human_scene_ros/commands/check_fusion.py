@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from human_scene_ros.body import scale
 from human_scene_ros.evaluation import golden
 from human_scene_ros.evaluation.golden import Comparison, relative_rms
-from human_scene_ros.fusion import assignment, rotations, scale, surface, tracker, triangulation
+from human_scene_ros.fusion import assignment, rotations, surface, tracker, triangulation
 from human_scene_ros.fusion.extrinsics import PeopleTracks, pose_from_people
 from human_scene_ros.geometry.transform import invert
 

@@ -118,8 +118,9 @@ class MapConfig:
 class ScaleConfig:
     """Where metres come from."""
 
-    source: Literal["auto", "network", "odometry"] = option(
+    source: Literal["auto", "network", "people", "odometry"] = option(
         "auto", "auto: depth images where they come, else the network by the focal length; network: never depth; "
+        "people: as auto, but without depth images the map takes the scale of the bodies in it; "
         "odometry: as auto, and each image's depth is brought to that of the odometry's keyframe.", dynamic=True)
     ema: float = option(0.02, "Share of each new depth image in the running scale.", low=0.0, high=1.0, dynamic=True)
 

@@ -34,6 +34,7 @@ from human_scene_ros.model.preprocess import Placement, place, resize_and_crop, 
 from human_scene_ros.model.types import NetworkOutput, StreamState
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, OdometryState
 from human_scene_ros.runtime.people import label_people, people_from_network
+from human_scene_ros.runtime.scale import KEPT_SAMPLES, people_log_scales, scale_from_samples
 from human_scene_ros.runtime.tracks import (
     Observation,
     SmoothingConfig,
@@ -76,8 +77,9 @@ class StreamConfig:
         reset_interval: Frames after which the recurrent state starts afresh, poses being chained; 0 = never.
         use_depth: Take metric scale from the frame's depth image when it has one.
         depth_scale_ema: Share of each new frame in the running depth scale.
-        scale_source: "auto": depth where `use_depth` finds it, else the network's own; "odometry": each
-            frame's depth is also brought to the scale of the odometry's keyframe.
+        scale_source: "auto": depth where `use_depth` finds it, else the network's own; "people": without depth the map
+            is brought to the size of the bodies in it (`runtime.scale`); "odometry": each frame's depth is also
+            brought to the scale of the odometry's keyframe.
         world: "auto": on the floor if the first frame shows it; "level": the first camera is level.
         track: See `TrackConfig`.
         smoothing: See `SmoothingConfig`.
@@ -93,7 +95,7 @@ class StreamConfig:
     reset_interval: int = 0
     use_depth: bool = True
     depth_scale_ema: float = 0.02
-    scale_source: Literal["auto", "network", "odometry"] = "auto"
+    scale_source: Literal["auto", "network", "people", "odometry"] = "auto"
     world: Literal["auto", "level"] = "auto"
     track: TrackConfig = TrackConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
@@ -121,6 +123,7 @@ class StreamMemory:
         tracks: Tracks and the next id.
         world: None before the first frame of a segment.
         log_scale: Running logarithm of the metric scale by depth; None without depth.
+        people_log_scales: Logarithms of the newest factors by people, see `runtime.scale`.
         log_focals: Logarithms of the focal lengths (over the image width) estimated so far.
         input_size: (width, height) of the last frame.
     """
@@ -132,6 +135,7 @@ class StreamMemory:
     tracks: TrackerState = TrackerState()
     world: WorldAlignment | None = None
     log_scale: float | None = None
+    people_log_scales: tuple[float, ...] = ()
     log_focals: tuple[float, ...] = ()
     input_size: tuple[int, int] = (0, 0)
 
@@ -244,6 +248,8 @@ class HumanSceneStream:
             dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(scale))
         with clock("bodies"):
             observations = self._observations(output, placement, camera, scale, tensor.shape[2:])
+            dense, scale, source, people_log_scales = self._scale_by_people(
+                dense, scale, source, dense_camera, camera, observations, memory)
         with clock("odometry"):
             T_origin_camera, status, odometry, dense, ratio = self._camera_pose(
                 frame, camera, dense_camera, dense, T_chain, scale, source, memory)
@@ -259,8 +265,8 @@ class HumanSceneStream:
         with clock("mask"):
             joints = [b.joints_camera[:BODY_JOINTS] for b in bodies]
             people_mask = label_people(dense.person, dense_camera, joints)
-        self._memory = StreamMemory(memory.segment, state, chain, odometry, tracks, world, log_scale, log_focals,
-                                    placement.input_size)
+        self._memory = StreamMemory(memory.segment, state, chain, odometry, tracks, world, log_scale,
+                                    people_log_scales, log_focals, placement.input_size)
         return SceneEstimate(
             stamp_ns=frame.stamp_ns, segment=memory.segment, T_world_camera=T_world_camera, camera=camera,
             calibrated=frame.camera is not None, dense_camera=dense_camera, points_camera=dense.points_camera,
@@ -361,6 +367,23 @@ class HumanSceneStream:
         share = self.config.depth_scale_ema
         log_scale = now if memory.log_scale is None else (1.0 - share) * memory.log_scale + share * now
         return float(np.exp(log_scale)), log_scale, ScaleSource.DEPTH
+
+    def _scale_by_people(self, dense: _Dense, scale: float, source: ScaleSource, dense_camera: PinholeCamera,
+                         camera: PinholeCamera, observations: list[Observation], memory: StreamMemory,
+                         ) -> tuple[_Dense, float, ScaleSource, tuple[float, ...]]:
+        """The map at the scale of the bodies in it, where that is asked for and no sensor knows better."""
+        samples = memory.people_log_scales
+        if self.config.scale_source != "people" or source != ScaleSource.NETWORK:
+            return dense, scale, source, samples
+        sure = [o for o in observations if o.score >= self._tracker.config.birth_score]
+        samples += people_log_scales(dense.points_camera[..., 2], dense.person, dense_camera, camera,
+                                     [o.joints_camera for o in sure], [o.score for o in sure])
+        samples = samples[-KEPT_SAMPLES:]
+        if not samples:
+            return dense, scale, source, samples
+        factor = scale_from_samples(samples)
+        dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(factor))
+        return dense, scale * factor, ScaleSource.BODY_HEIGHT, samples
 
     def _observations(self, output: NetworkOutput, placement: Placement, camera: PinholeCamera, scale: float,
                       size: tuple[int, int]) -> list[Observation]:

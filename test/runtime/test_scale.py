@@ -1,0 +1,109 @@
+"""Scale of the map by the people in it: exact where bodies and map are made for each other, and through the stream."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from human_scene_ros.body.model import joints, load_body_model
+from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.geometry.camera import PinholeCamera
+from human_scene_ros.runtime.engine import make_stream
+from human_scene_ros.runtime.scale import (
+    DOUBT_SAMPLES,
+    FACE_M,
+    KEPT_SAMPLES,
+    people_log_scales,
+    scale_from_samples,
+)
+from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
+from human_scene_ros.scene import ScaleSource
+from human_scene_ros.sources.reader import open_source
+
+from helpers import REPOSITORY
+
+CAMERA = PinholeCamera.from_fov(320, 240, 60.0)
+DENSE = CAMERA.resized(160, 120)
+BODY = load_body_model()
+FACING = np.array([np.pi, 0.0, 0.0])  # the body's y is up, the camera's points down
+SEEN = np.ones((120, 160), bool)
+
+
+def person(x, z, bend=0.0):
+    """(55, 3) joints of somebody upright, or bent towards the camera."""
+    return joints(BODY, BodyParameters(global_orient=FACING + [bend, 0.0, 0.0], transl=np.array([x, 0.4, z])))
+
+
+def map_of(people, shrunk=1.0):
+    """A map with a person's face where a head is, far away elsewhere, too small by a factor."""
+    depth = np.full((120, 160), 9.0, np.float32)
+    for body in people:
+        u, v = np.rint(DENSE.project(body[15].astype(np.float64))).astype(int)
+        depth[max(0, v - 3):v + 4, max(0, u - 3):u + 4] = body[15, 2] - FACE_M
+    return depth * np.float32(shrunk)
+
+
+@pytest.mark.parametrize("shrunk", [0.5, 1.0, 1.6])
+def test_the_factor_undoes_what_is_wrong_with_the_map(shrunk):
+    people = [person(-0.6, 3.0), person(0.7, 4.2)]
+    found = people_log_scales(map_of(people, shrunk), SEEN, DENSE, CAMERA, people, [0.8, 0.9])
+    np.testing.assert_allclose(np.exp(found), 1.0 / shrunk, rtol=1e-4)
+
+
+def test_only_people_who_can_be_measured_count():
+    good, near, bent, behind = person(0.0, 3.0), person(0.0, 0.25), person(0.0, 3.0, bend=1.4), person(0.0, -3.0)
+    unsure = person(-0.6, 3.0)
+    depth = map_of([good])
+    assert len(people_log_scales(depth, SEEN, DENSE, CAMERA, [good], [0.8])) == 1
+    for body, score in ((near, 0.8), (bent, 0.8), (unsure, 0.2)):
+        assert people_log_scales(map_of([body]), SEEN, DENSE, CAMERA, [body], [score]) == ()
+    assert people_log_scales(depth, SEEN, DENSE, CAMERA, [behind], [0.8]) == ()
+    assert people_log_scales(depth, ~SEEN, DENSE, CAMERA, [good], [0.8]) == (), "the map shows no person there"
+    assert people_log_scales(np.full_like(depth, np.nan), SEEN, DENSE, CAMERA, [good], [0.8]) == ()
+    assert people_log_scales(depth, SEEN, DENSE, CAMERA, [], []) == ()
+    assert people_log_scales(depth, SEEN, DENSE, CAMERA, [person(4.0, 3.0)], [0.8]) == (), "outside of the image"
+
+
+def test_the_median_is_held_back_while_samples_are_few_and_ignores_a_third_of_rubbish():
+    assert scale_from_samples(()) == 1.0
+    assert scale_from_samples([np.log(2.0)]) == pytest.approx(2.0 ** (1 / (1 + DOUBT_SAMPLES)))
+    many = [np.log(1.5)] * 200 + [np.log(4.0)] * 99
+    assert scale_from_samples(many) == pytest.approx(1.5 ** (299 / (299 + DOUBT_SAMPLES)))
+
+
+class Shrunk:
+    """An engine whose map is too small."""
+
+    def __init__(self, engine, factor):
+        self.engine, self.factor = engine, factor
+
+    def step(self, *arguments, **options):
+        output, state = self.engine.step(*arguments, **options)
+        return dataclasses.replace(output, pts3d_in_self_view=output.pts3d_in_self_view * self.factor), state
+
+
+def test_the_stream_scales_the_map_and_leaves_the_bodies():
+    """The demo recording by the shipped network, and by one whose map is 20 % too small: both end at one scale."""
+    shipped = make_stream(engine="torch")
+    settings = StreamConfig(scale_source="people", camera_pose="static")
+    right, small, plain = (HumanSceneStream(shipped.network, shipped.body_model, config, shipped.weights, engine)
+                           for engine, config in ((shipped.network, settings), (Shrunk(shipped.network, 0.8), settings),
+                                                  (shipped.network, StreamConfig(camera_pose="static"))))
+    with open_source(str(REPOSITORY / "demo" / "recording")) as source:
+        for index, frame in enumerate(source):
+            if index % 12 == 0:
+                a, b, c = (stream.step(frame) for stream in (right, small, plain))
+            if index >= 60:
+                break
+    samples = len(right.state().people_log_scales)
+    assert 4 < samples <= KEPT_SAMPLES and len(small.state().people_log_scales) == samples
+    assert a.scale_source == b.scale_source == ScaleSource.BODY_HEIGHT and c.scale_source == ScaleSource.NETWORK
+    assert b.scale / a.scale == pytest.approx(0.8 ** (-samples / (samples + DOUBT_SAMPLES)), rel=1e-5)
+    np.testing.assert_allclose(a.points_camera, c.points_camera * np.float32(a.scale), rtol=1e-5)
+    for x, y, z in zip(a.bodies, b.bodies, c.bodies, strict=True):
+        np.testing.assert_allclose(x.joints_camera, z.joints_camera, atol=1e-5)
+        np.testing.assert_allclose(y.joints_camera, z.joints_camera, atol=1e-5)
+    right.reset()
+    assert right.state().people_log_scales == ()
