@@ -101,37 +101,22 @@ class TrainConfig:
             raise ConfigError(f"train.ema = {self.ema}: expected 0 <= ema < 1")
 
 
+_SCENE = TrainConfig(stage="scene")
+# Where the joints are comes first: which way a body faces follows from left and right being told apart.
+_BODIES = TrainConfig(stage="bodies", batch_clips=48, clip_frames=1, learning_rate=1.5e-3, head_jitter_px=1.0,
+                      depth_jitter=0.15, clip_gradient=5.0, weights=LossWeights(image_joints=10.0, root_rotation=0.3))
+
 PRESETS = {
     "nano": TrainConfig(),
-    "nano-scene": TrainConfig(stage="scene"),
-    # Where the joints are comes first: which way a body faces follows from left and right being told apart.
-    "nano-bodies": TrainConfig(stage="bodies", batch_clips=48, clip_frames=1, learning_rate=1.5e-3, head_jitter_px=1.0,
-                               depth_jitter=0.15, clip_gradient=5.0,
-                               weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
-    # Then with the masks that it will get: true ones made PA-MPJPE 8 mm worse than they promised.
-    "nano-bodies-2": TrainConfig(stage="bodies", predicted_masks=1.0, minutes=7.0, batch_clips=48, clip_frames=1,
-                                 learning_rate=5e-4, warmup_steps=20, ema=0.995, head_jitter_px=1.0,
-                                 depth_jitter=0.15, clip_gradient=5.0,
-                                 weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
-    # A second, shorter cycle from a trained scene: depth is what still improves.
-    "nano-scene-2": TrainConfig(stage="scene", minutes=21.0, learning_rate=5e-4, warmup_steps=30, ema=0.998,
-                                burn_in_from=0.3, weights=LossWeights(depth=2.5, depth_gradient=1.0)),
-    # A long cycle over many more worlds, everyday rooms most of all.
-    "nano-scene-3": TrainConfig(stage="scene", minutes=75.0, learning_rate=8e-4, warmup_steps=60, ema=0.998,
-                                burn_in_from=0.4,
-                                weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=1.5, mask=0.7)),
-    # And once more with the most weight on finding people.
-    "nano-scene-4": TrainConfig(stage="scene", minutes=32.0, learning_rate=6e-4, warmup_steps=40, ema=0.997,
-                                burn_in_from=0.3,
-                                weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=3.0, mask=0.7)),
-    "nano-bodies-3": TrainConfig(stage="bodies", predicted_masks=0.3, minutes=75.0, batch_clips=48, clip_frames=1,
-                                 learning_rate=1e-3, warmup_steps=60, ema=0.998, head_jitter_px=1.0,
-                                 depth_jitter=0.15, clip_gradient=5.0,
-                                 weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
-    "nano-bodies-4": TrainConfig(stage="bodies", predicted_masks=0.3, minutes=22.0, batch_clips=48, clip_frames=1,
-                                 learning_rate=6e-4, warmup_steps=30, ema=0.997, head_jitter_px=1.0,
-                                 depth_jitter=0.15, clip_gradient=5.0,
-                                 weights=LossWeights(image_joints=10.0, root_rotation=0.3)),
+    "nano-scene": _SCENE,
+    # Further cycles from trained weights: people are found first, depth is what still improves.
+    "nano-scene-2": dataclasses.replace(
+        _SCENE, minutes=32.0, learning_rate=6e-4, warmup_steps=40, ema=0.997, burn_in_from=0.3,
+        weights=LossWeights(depth=2.5, depth_gradient=1.0, detection=3.0, mask=0.7)),
+    "nano-bodies": _BODIES,
+    # The same for bodies, partly on the masks that they will get: true ones promise more than can be kept.
+    "nano-bodies-2": dataclasses.replace(
+        _BODIES, predicted_masks=0.3, minutes=22.0, learning_rate=6e-4, warmup_steps=30, ema=0.997),
     "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
     # Camera motion between two images, for weights that exist: near pairs first, then up to three frames apart.
     "nano-pose": TrainConfig(stage="pose", predicted_masks=0.1, minutes=25.0, batch_clips=4, clip_frames=4, burn_in=0,
