@@ -49,15 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"  {'all':24s} {result['total_cpu_s']:8.3f}")
     print(f"compressed VGA from a recording: {result['decode_frames_per_cpu_s']:.0f} frames per CPU second")
     for row in result["peers"]["comparisons"]:
-        print(f"{row['what']:34s} ours {row['ours_cpu_s']:8.4f} s  {row['peer']:11s} {row['peer_cpu_s']:8.4f} s  "
-              f"largest difference {row['difference']:.1e}")
+        print(f"{row['what']:34s} ours {row['ours_cpu_s']:8.4f} s  {row['peer']:11s} {row['peer_cpu_s']:8.4f} s = "
+              f"{row['ratio']:.0f} times  largest difference {row['difference']:.1e}")
     if result["peers"]["missing"]:
         print(f"not compared: {result['peers']['missing']}")
     return 0
 
 
 def bench_metrics(frames: int = 10_000, people: int = 10, decode_frames: int = 300) -> dict[str, Any]:
-    """Everything; keys: frames, people, metrics_cpu_s, total_cpu_s, decode_frames_per_cpu_s, peers.
+    """Everything; keys: frames, people, metrics_cpu_s, total_cpu_s, decode_frames_per_cpu_s, peers (each with
+    `ratio`, its CPU time over ours).
 
     Raises:
         ConfigError: Too few of something.
@@ -190,5 +191,5 @@ def _poses(joints: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _row(what: str, peer: str, cpu_s: float, theirs: dict[str, Any], ours: dict[str, float]) -> dict[str, Any]:
     return {"what": what, "peer": f"{peer} {theirs['version']}", "ours_cpu_s": cpu_s, "peer_cpu_s": theirs["cpu_s"],
-            "values": ours, "peer_values": theirs["values"],
+            "ratio": theirs["cpu_s"] / max(cpu_s, 1e-9), "values": ours, "peer_values": theirs["values"],
             "difference": max(abs(ours[k] - theirs["values"][k]) / max(abs(ours[k]), 1e-12) for k in ours)}

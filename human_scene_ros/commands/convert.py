@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dataset.add_argument("--body", type=Path, help="file or folder of the SMPL or SMPL-X model, where joints need it")
     dataset.add_argument("--no-people", action="store_true", help="images, cameras and depth only")
     dataset.add_argument("--only-people", action="store_true", help="leave out images without truth of people")
+    dataset.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N time steps")
     dataset.add_argument("--every", type=int, default=1, metavar="N", help="every N-th time step (default 1)")
     dataset.add_argument("--limit", type=int, default=0, metavar="N", help="at most N time steps (default: all)")
     dataset.add_argument("--overwrite", action="store_true", help="replace recordings that are there already")
@@ -96,7 +97,7 @@ def convert_dataset(arguments: argparse.Namespace) -> int:
 
     dataset = DATASETS[arguments.name]
     options = ConvertOptions(arguments.body, not arguments.no_people, arguments.every, arguments.limit,
-                             arguments.only_people)
+                             arguments.only_people, arguments.skip)
     if arguments.shards:
         return _convert_shards(arguments, options)
     reports = []
@@ -124,6 +125,8 @@ def _convert_shards(arguments: argparse.Namespace, options: ConvertOptions) -> i
 
     if arguments.name != "bedlam":
         raise ConfigError(f"--shards: {arguments.name} has no depth and masks for training; only bedlam has")
+    if arguments.skip:
+        raise ConfigError(f"--skip {arguments.skip}: --shards takes all of a sequence; use --every and --limit")
     width, height = parse_size(arguments.size)
     with tqdm(unit="frame", disable=arguments.json) as bar:
         report = write_bedlam_shards(arguments.source, arguments.out, options, width, height, arguments.frames,

@@ -46,10 +46,11 @@ class ConvertOptions:
         people: False: leave people out, so that no body model is needed.
         every: Keep every n-th time step.
         limit: Keep at most so many time steps; 0 = all.
+        skip: Leave out so many time steps at the beginning, before `every` and `limit` count.
         only_people: Leave out images without truth of people.
 
     Raises:
-        ConfigError: `every` or `limit` is out of range.
+        ConfigError: `every`, `limit` or `skip` is out of range.
     """
 
     body: Path | None = None
@@ -57,14 +58,16 @@ class ConvertOptions:
     every: int = 1
     limit: int = 0
     only_people: bool = False
+    skip: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.limit < 0:
-            raise ConfigError(f"every = {self.every}, limit = {self.limit}: expected at least 1 and at least 0")
+        if self.every < 1 or self.limit < 0 or self.skip < 0:
+            raise ConfigError(f"every = {self.every}, limit = {self.limit}, skip = {self.skip}: expected at least 1, "
+                              "at least 0 and at least 0")
 
     def kept(self, steps: range) -> range:
         """The time steps that are kept."""
-        steps = steps[::self.every]
+        steps = steps[self.skip::self.every]
         return steps[:self.limit] if self.limit else steps
 
 
@@ -188,12 +191,12 @@ def write_sequence(dataset: Dataset, sequence: Sequence, out: Path, options: Con
     try:
         counts = _write(partial, dataset, sequence, options, on_frame)
         if not counts["images"]:
-            raise SourceError(f"{dataset.name} {sequence.name}: no image is left to write; check --every, --limit "
-                              "and --only-people")
+            raise SourceError(f"{dataset.name} {sequence.name}: no image is left to write; check --skip, --every, "
+                              "--limit and --only-people")
         manifest = {"dataset": dataset.name, "sequence": sequence.name, "licence": dataset.licence,
                     "redistribution": "none: this recording contains the data set's images; keep it to yourself",
                     "world_frame": f"{WORLD_FRAME}: {sequence.world}", "cameras": list(sequence.cameras),
-                    "every": options.every, **counts, **sequence.facts,
+                    "every": options.every, "skip": options.skip, **counts, **sequence.facts,
                     "sha256": {path.name: _sha256(path) for path in sequence.sources}}
         (partial / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
         if folder.exists():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,7 @@ def test_real_recordings_are_opened_or_refused_with_the_reason(name):
 
 @pytest.mark.slow
 def test_runs_repeat_exactly_and_finished_sequences_are_not_run_again(tmp_path, monkeypatch):
+    """Neither the number of workers nor threads, order or seeds of the surroundings change a digit."""
     monkeypatch.setattr(evaluate_bag.output, "code_sha256", lambda: "0" * 64)  # somebody may be editing
     write_truth(tmp_path / "bags" / "one", 4)
     write_truth(tmp_path / "bags" / "two", 3, dataset="synthetic-x")
@@ -96,12 +100,48 @@ def test_runs_repeat_exactly_and_finished_sequences_are_not_run_again(tmp_path, 
 
     folder = tmp_path / "out" / "sequences"
     before = {p.name: (p / "result.json").stat().st_mtime_ns for p in folder.iterdir()}
+    rows = (folder / "two" / "people.csv").read_bytes()
     (folder / "two" / "result.json").unlink()  # as if it had been interrupted there
+    for name, value in (("OMP_NUM_THREADS", "2"), ("MKL_NUM_THREADS", "2"), ("OPENBLAS_NUM_THREADS", "2"),
+                        ("PYTHONHASHSEED", "7"), ("ATEN_CPU_CAPABILITY", "default")):
+        monkeypatch.setenv(name, value)
     second = evaluate_bag.evaluate_bags(arguments(*told))
+    assert (folder / "two" / "people.csv").read_bytes() == rows
     assert (folder / "one" / "result.json").stat().st_mtime_ns == before["one"]
     assert (folder / "two" / "result.json").stat().st_mtime_ns > before["two"]
     assert_same_numbers(first, second)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == second
+    turned = evaluate_bag.evaluate_bags(arguments(  # nothing runs: the order alone is another one
+        tmp_path / "bags" / "two", tmp_path / "bags" / "one", "--out", tmp_path / "out", "--json"))
+    assert [s["name"] for s in turned["sequences"]] == ["two", "one"]
+    assert_same_numbers(second, turned)
+
+
+@pytest.mark.slow
+def test_what_was_killed_goes_on_where_it_was(tmp_path):
+    """SIGKILL of everything while the second of two sequences runs; the first is not run again."""
+    write_truth(tmp_path / "bags" / "long", 4)
+    write_truth(tmp_path / "bags" / "short", 2)
+    told = [sys.executable, "-m", "human_scene_ros.cli", "evaluate", "bag", str(tmp_path / "bags"), "--out",
+            str(tmp_path / "out"), "--json", "--no-pictures"]
+    first, second = (tmp_path / "out" / "sequences" / name / "result.json" for name in ("long", "short"))
+    process = subprocess.Popen(told, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline_s = time.monotonic() + 240.0
+        while not first.exists():  # the longest runs first
+            assert process.poll() is None and time.monotonic() < deadline_s, process.stderr
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert not second.exists() and not (tmp_path / "out" / "metrics.json").exists()
+    finished_ns = first.stat().st_mtime_ns
+    done = subprocess.run(told, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert [s["counts"]["frames"] for s in content["sequences"]] == [4, 2]
+    if content["code_sha256"] == json.loads(first.read_text())["origin"]["code_sha256"]:  # nobody edits meanwhile
+        assert first.stat().st_mtime_ns == finished_ns
 
 
 @pytest.mark.slow

@@ -155,16 +155,16 @@ def test_real_rgbd_folder(tmp_path: Path):
     assert len(gaps) > 500 and np.median(gaps) < 0.03
 
 
-def make_sintel(root: Path, frames: int = 2) -> PinholeCamera:
+def make_sintel(root: Path, name: str = "alley_2", frames: int = 2) -> PinholeCamera:
     camera = PinholeCamera(96, 64, 110.0, 110.0, 47.5, 31.5)
     for i in range(frames):
         stem = f"frame_{i + 1:04d}"
-        save_image(root / "training/final/alley_2" / f"{stem}.png", i, 96, 64)
+        save_image(root / "training/final" / name / f"{stem}.png", i, 96, 64)
         depth = wall_depth(camera, camera_pose(i)).astype("<f4")
-        path = root / "training/depth/alley_2" / f"{stem}.dpt"
+        path = root / "training/depth" / name / f"{stem}.dpt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(struct.pack("<fii", 202021.25, 96, 64) + depth.tobytes())
-        path = root / "training/camdata_left/alley_2" / f"{stem}.cam"
+        path = root / "training/camdata_left" / name / f"{stem}.cam"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(struct.pack("<f", 202021.25) + camera.K.astype("<f8").tobytes()
                          + invert(camera_pose(i))[:3].astype("<f8").tobytes())
@@ -183,7 +183,7 @@ def test_sintel_cameras_map_world_to_camera_and_depth_is_exact(tmp_path: Path):
 
 
 def test_depth_beyond_65_metres_survives(tmp_path: Path):
-    make_sintel(tmp_path, 1)
+    make_sintel(tmp_path, frames=1)
     path = tmp_path / "training/depth/alley_2/frame_0001.dpt"
     path.write_bytes(struct.pack("<fii", 202021.25, 96, 64) + np.full((64, 96), 69.25, "<f4").tobytes())
     (folder,) = convert("sintel", tmp_path, tmp_path / "out").values()
@@ -210,7 +210,7 @@ def test_the_missing_file_is_named_before_anything_is_written(tmp_path: Path, na
 
 
 def test_files_that_lie_are_refused(tmp_path: Path):
-    make_sintel(tmp_path, 1)
+    make_sintel(tmp_path, frames=1)
     cam, dpt = tmp_path / "training/camdata_left/alley_2/frame_0001.cam", tmp_path / "cut.dpt"
     dpt.write_bytes(struct.pack("<fii", 202021.25, 96, 64) + b"1234")
     with pytest.raises(SourceError, match="declares 96x64 depths in 16 bytes"):
