@@ -159,8 +159,6 @@ class NetworkConfig:
         birth_threshold: Least head score that may begin a track; weaker detections only continue one, as long as the
             running mean of its scores is not below.
         nms_kernel: Side of the window of non-maximum suppression, tokens.
-        nms_radius: Suppress by place instead: of two heads that say they are nearer to each other than this, in tokens,
-            the weaker is none, so that two heads in neighbouring tokens are two people. 0: by the window.
         track_bank_cap: Most people remembered for re-identification.
         use_ttt3r: Gate the state update by the attention it received (TTT3R).
         rope_fp16: Round q and k of the scene encoder to float16 as the official run does.
@@ -199,7 +197,6 @@ class NetworkConfig:
     detection_threshold: float = 0.3
     birth_threshold: float = 0.3
     nms_kernel: int = 3
-    nms_radius: float = 0.0
     track_bank_cap: int = 1024
     use_ttt3r: bool = False
     rope_fp16: bool = False
@@ -532,19 +529,9 @@ class HumanSceneNetwork(nn.Module):
         """Logits (B, n, 1) of all human tokens, and scores (B, nh, nw) that are zero but at local maxima."""
         logits = self.downstream_head.mlp_classif(human)
         score = soft_sigmoid(logits).transpose(1, 2).unflatten(2, grid)
-        if self.config.nms_radius > 0:
-            return logits, self._strongest_at_their_place(human, score.flatten(1), grid)
         kernel = self.config.nms_kernel
         peak = score == F.max_pool2d(score, kernel, stride=1, padding=kernel // 2)
         return logits, torch.where(peak, score, 0.0).squeeze(1)
-
-    def _strongest_at_their_place(self, human: Tensor, score: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, n) scores -> (B, nh, nw), zero where a stronger token sees its head within `nms_radius` of this one's."""
-        cells = self.patch_positions(grid, human.device).expand(len(human), -1, -1)
-        place = self.head_locations(human, cells) / self.config.backbone.patch_px
-        apart = (place[:, :, None] - place[:, None]).square().sum(-1)
-        beaten = (score[:, None] > score[:, :, None]) & (apart < self.config.nms_radius**2)
-        return torch.where(beaten.any(-1), 0.0, score).unflatten(1, grid)
 
     def detect(self, human: Tensor, grid: tuple[int, int]) -> Detections:
         """Heads: tokens whose score is a local maximum above the threshold, row by row."""
