@@ -1,4 +1,4 @@
-"""`human-scene bench pipeline | convert | fusion | metrics`: where the milliseconds of one frame go.
+"""`human-scene bench pipeline | convert | fusion | sync | metrics`: where the milliseconds of one frame go.
 
 `pipeline` sends rendered frames with people along the node's own route, one after the other in this process and on
 one core: decode, undistort, every stage of the stream, map, convert, publish (to a subscriber in this process, when
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.commands import bench_fusion, bench_metrics
+from human_scene_ros.commands import bench_fusion, bench_metrics, bench_sync
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.sources import image_codec, message_fields
 
@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = kinds.add_parser("convert", help="cloud packing and image decoding against the usual ways")
     convert.add_argument("--repeats", type=int, default=5, help="runs of each, the fastest counts (default 5)")
     bench_fusion.add_arguments(kinds.add_parser("fusion", help="people seen by several cameras: accuracy and time"))
+    bench_sync.add_arguments(kinds.add_parser("sync", help="frames of several cameras into sets, beside "
+                                                           "message_filters"))
     bench_metrics.add_arguments(kinds.add_parser("metrics", help="metrics and decoding, beside evo and motmetrics"))
     for kind in (pipeline, convert):
         kind.add_argument("--json", action="store_true", help="print one JSON object")
@@ -56,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     if arguments.kind == "fusion":
         return bench_fusion.run(arguments)
+    if arguments.kind == "sync":
+        return bench_sync.run(arguments)
     if arguments.kind == "metrics":
         return bench_metrics.run(arguments)
     result = bench_pipeline(arguments) if arguments.kind == "pipeline" else bench_convert(arguments.repeats)

@@ -23,7 +23,7 @@ REACH_M = 1.0
 _MIN_SAMPLES = 30
 _RECENT = 300  # samples of the residual: a bump should be noticed within seconds
 _CORRELATED = 10.0  # so many samples in a row share their error
-_MIN_SPREAD_M = 0.3  # people at one place: every miss looks like a motion of the camera
+_PLACE_M, _MIN_PLACES = 0.5, 6  # two lasting misses at a place; fewer places fit any motion of six unknowns too well
 _TURN_ARM_M = 3.0  # a turn of 1 rad weighs as much as a shift of so many metres
 _MAX_OFFSET_SIGMA_S = 0.008
 _MIN_MOTION_M2_S2 = 2.0  # sum of squared speeds across the rays
@@ -38,7 +38,7 @@ class ViewAgreement:
         residual_m: Median distance of the rays from the heads that the other views see; NaN below 30 samples.
         time_offset_s: To be added to the view's stamps; NaN where people move too little to tell.
         explained: Share of the residual that one small motion of the camera would take away; NaN where people keep
-            to one place, so that nobody can tell.
+            to few places, so that nobody can tell.
     """
 
     samples: int
@@ -126,7 +126,8 @@ class RigMonitor:
     @staticmethod
     def _explained(ray: Array, miss: Array, arm: Array) -> float:
         """miss = (shift + turn x arm) across the ray, by least absolute distances."""
-        if np.linalg.svd(arm - arm.mean(axis=0), compute_uv=False)[0] < _MIN_SPREAD_M * np.sqrt(len(arm)):
+        places, visits = np.unique(np.round(arm / _PLACE_M), axis=0, return_counts=True)
+        if len(places[visits >= 3]) < _MIN_PLACES:
             return float("nan")
         across = np.eye(3) - ray[:, :, None] * ray[:, None]
         lever = np.zeros((len(arm), 3, 3))  # turn x arm = lever turn

@@ -1,8 +1,9 @@
 """Frames of many free-running cameras into sets of one moment: one-to-one, bounded, never waiting for the dead.
 
 The oldest pending frame is the pivot of the next set. Of every other camera it takes the first pending frame
-within the window, unless a later frame of the pivot's own camera (already here, or due by its usual period)
-is nearer to it. The set leaves when every camera that lives has decided, or after the timeout. Stamps of sets
+within the window. Where these frames fall apart, the later ones wait for the next set: at the widest gap between two
+of them, if it is clearly wider than the gap from the last of them to the pivot's camera's next frame (already here, or
+due by its usual period). The set leaves when every camera that lives has decided, or after the timeout. Stamps of sets
 never fall. Time that jumps back starts a new segment; whatever is not used is counted by its reason.
 
 Two clocks appear: `stamp_ns` is when an image was taken, `now_ns` a steady clock of arrival.
@@ -11,6 +12,7 @@ Two clocks appear: `stamp_ns` is when an image was taken, `now_ns` a steady cloc
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
@@ -22,6 +24,7 @@ from human_scene_ros.errors import ConfigError
 T = TypeVar("T")
 
 _PERIODS = 15
+_CLEARLY = 1.5  # phases spread evenly over the period must not be cut here now and there then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,21 +268,25 @@ class Synchroniser(Generic[T]):
         following = own.queue[1][0] if len(own.queue) > 1 else None
         if following is None and own.period() is not None:
             following = pivot + int(own.period() or 0)
-        members, decided = [name], True
+        near, decided = [(pivot, name)], True
         for other, camera in self._cameras.items():
             if other == name:
                 continue
             if camera.queue:
-                distance = camera.queue[0][0] - pivot
-                if distance <= self.config.window_ns and not (
-                        following is not None and abs(following - camera.queue[0][0]) < distance):
-                    members.append(other)
+                if camera.queue[0][0] - pivot <= self.config.window_ns:
+                    near.append((camera.queue[0][0], other))
                 continue
             beyond = camera.last_stamp is not None and camera.segment == self._segment and (
                 camera.last_stamp > pivot + self.config.window_ns)
             if self.is_alive(other, now_ns) and not beyond:
                 decided = False
-        return members, decided
+        near.sort()
+        if following is not None and len(near) > 1:
+            gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(near)]
+            widest = max(range(len(gaps)), key=gaps.__getitem__)
+            if gaps[widest] > _CLEARLY * max(following - near[-1][0], 0):
+                near = near[:widest + 1]
+        return [member for _, member in near], decided
 
     def _emit(self, pivot: int, names: list[str]) -> SyncedSet[T] | None:
         frames = {}

@@ -55,7 +55,7 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
         answer = g.call(CalibrateExtrinsics, "/human_scene_fusion/calibrate_extrinsics",
                         CalibrateExtrinsics.Request(apply=True, save_path=str(tmp_path / "rig.yaml")))
         assert answer.success, answer.message
-        g.wait(lambda: static, "/tf_static")
+        g.wait(lambda: static and len(static[-1].transforms) == 2, "/tf_static with both")
         sent = {t.child_frame_id: convert.from_transform(t)[3] for t in static[-1].transforms}
         assert set(sent) == {f"{n}_optical" for n in names}
         true = invert(clip.T_world_camera_true[0]) @ clip.T_world_camera_true[1]

@@ -227,7 +227,7 @@ def test_poses_from_tf_wrong_clocks_and_late_frames(tmp_path: Path):
         # --- with a longer timeout they are used
         set_parameter(g, "sync.timeout", 0.6)
         arrays = rig.play(48, 60, late={cameras[2]: 0.3})
-        assert sum(cameras[2] in a.cameras_used for a in arrays) >= 10 and set(confirmed(arrays[-1])) == ids
+        assert sum(cameras[2] in a.cameras_used for a in arrays) >= 8 and set(confirmed(arrays[-1])) == ids
         assert rig.process.stop() == 0, rig.process.output
 
 
