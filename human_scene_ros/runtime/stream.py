@@ -33,6 +33,7 @@ from human_scene_ros.model.network import PRODUCT_OUTPUTS, HumanSceneNetwork
 from human_scene_ros.model.preprocess import Placement, place, resize_and_crop, to_tensor
 from human_scene_ros.model.types import NetworkOutput, StreamState
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, OdometryState
+from human_scene_ros.runtime.pair_motion import PairState, follow
 from human_scene_ros.runtime.people import label_people, people_from_network
 from human_scene_ros.runtime.scale import KEPT_SAMPLES, people_log_scales, scale_from_samples
 from human_scene_ros.runtime.tracks import (
@@ -71,9 +72,9 @@ class StreamConfig:
         max_people: People per frame at most, the best scores first.
         duplicate_distance_m: Of two heads nearer than this across the viewing ray, the weaker is dropped.
         mask_threshold: Person probability from which a pixel is a person; 0 = the preset's own.
-        camera_pose: "auto": by the network where it has a pose head, else by odometry; "guarded": by odometry that
-            expects the motion of the network's pose head, which holds where tracking fails, unless the frame has a
-            hint; "static": never moves.
+        camera_pose: "auto": by the network where it has a pose head, else by odometry; "network": by its pose head, or
+            else its pair head; "guarded": by odometry that expects the motion of that head, which holds where tracking
+            fails, unless the frame has a hint; "static": never moves.
         reset_interval: Frames after which the recurrent state starts afresh, poses being chained; 0 = never.
         use_depth: Take metric scale from the frame's depth image when it has one.
         depth_scale_ema: Share of each new frame in the running depth scale.
@@ -120,6 +121,7 @@ class StreamMemory:
         network: Recurrent state; None before the first frame of a segment.
         chain: Where the network's current chunk lies.
         odometry: None before the first frame, or when the network gives the pose.
+        pair: The image before, for the pair head; None without it.
         tracks: Tracks and the next id.
         world: None before the first frame of a segment.
         log_scale: Running logarithm of the metric scale by depth; None without depth.
@@ -132,6 +134,7 @@ class StreamMemory:
     network: StreamState | None = None
     chain: WorldChain = dataclasses.field(default_factory=WorldChain)
     odometry: OdometryState | None = None
+    pair: PairState | None = None
     tracks: TrackerState = TrackerState()
     world: WorldAlignment | None = None
     log_scale: float | None = None
@@ -180,7 +183,8 @@ class HumanSceneStream:
 
     @config.setter
     def config(self, config: StreamConfig) -> None:
-        if config.camera_pose in ("network", "guarded") and not self.network.config.pose_head:
+        heads = self.network.config.pose_head or self.network.config.pair_pose
+        if config.camera_pose in ("network", "guarded") and not heads:
             raise ConfigError(f"stream.camera_pose = '{config.camera_pose}', but the network "
                               f"'{self.network.config.name}' has no pose head; use 'auto' or 'odometry'")
         self._config = config
@@ -251,8 +255,9 @@ class HumanSceneStream:
             dense, scale, source, people_log_scales = self._scale_by_people(
                 dense, scale, source, dense_camera, camera, observations, memory)
         with clock("odometry"):
+            pair = self._follow_pair(tensor, dense_camera, dense, memory)
             T_origin_camera, status, odometry, dense, ratio = self._camera_pose(
-                frame, camera, dense_camera, dense, T_chain, scale, source, memory)
+                frame, camera, dense_camera, dense, T_chain, pair, scale, source, memory)
             if ratio != 1.0:
                 observations = self._rescaled(observations, ratio)
                 scale, source = scale * ratio, ScaleSource.ODOMETRY
@@ -265,7 +270,7 @@ class HumanSceneStream:
         with clock("mask"):
             joints = [b.joints_camera[:BODY_JOINTS] for b in bodies]
             people_mask = label_people(dense.person, dense_camera, joints)
-        self._memory = StreamMemory(memory.segment, state, chain, odometry, tracks, world, log_scale,
+        self._memory = StreamMemory(memory.segment, state, chain, odometry, pair, tracks, world, log_scale,
                                     people_log_scales, log_focals, placement.input_size)
         return SceneEstimate(
             stamp_ns=frame.stamp_ns, segment=memory.segment, T_world_camera=T_world_camera, camera=camera,
@@ -432,8 +437,18 @@ class HumanSceneStream:
             moved.append(dataclasses.replace(o, parameters=parameters, joints_camera=o.joints_camera + by))
         return moved
 
+    def _follow_pair(self, image: torch.Tensor, camera: PinholeCamera, dense: _Dense,
+                     memory: StreamMemory) -> PairState | None:
+        """The pair head's state after this image, where its motion is wanted and the network has no pose head."""
+        config = self.network.config
+        if config.pose_head or not config.pair_pose or self.config.camera_pose not in ("network", "guarded"):
+            return None
+        return follow(self.network.pair_pose, image, camera, dense.points_camera[..., 2], _dilated(dense.person),
+                      memory.pair)
+
     def _camera_pose(self, frame: CameraFrame, camera: PinholeCamera, dense_camera: PinholeCamera, dense: _Dense,
-                     T_chain: NDArray[np.float64] | None, scale: float, source: ScaleSource, memory: StreamMemory,
+                     T_chain: NDArray[np.float64] | None, pair: PairState | None, scale: float, source: ScaleSource,
+                     memory: StreamMemory,
                      ) -> tuple[NDArray[np.float64], TrackingStatus, OdometryState | None, _Dense, float]:
         """T_origin_camera, its status, the odometry's state, the dense maps and the factor applied to them."""
         way = self.config.camera_pose
@@ -445,6 +460,8 @@ class HumanSceneStream:
             if np.isfinite(T_origin_camera).all():
                 return T_origin_camera, TrackingStatus.OK, None, dense, 1.0
             return np.eye(4), TrackingStatus.LOST, None, dense, 1.0
+        if pair is not None and way == "network":
+            return pair.hint.T_hint_camera, TrackingStatus.OK, None, dense, 1.0
         sensed = frame.depth_m if source == ScaleSource.DEPTH else None
         depth, depth_camera = (dense.points_camera[..., 2], dense_camera) if sensed is None else (sensed, camera)
         people = _dilated(dense.person)
@@ -455,6 +472,8 @@ class HumanSceneStream:
             T_scaled = T_chain.copy()
             T_scaled[:3, 3] *= scale
             hint = PoseHint(T_scaled, *GUARD_NOISE)
+        if hint is None and pair is not None:
+            hint = pair.hint
         result, state = self._odometry.step(frame.image, camera, frame.stamp_ns, depth, depth_camera, people,
                                             memory.odometry, trust_depth_scale=sensed is not None, hint=hint)
         ratio = 1.0
