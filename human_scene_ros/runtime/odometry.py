@@ -528,7 +528,7 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
         residual = residual + (step @ jac.reshape(6, 2 * n)).reshape(2, n)
         log_depth = -depth_noise * share * (slide[0] * residual[0] + slide[1] * residual[1])
         np.clip(log_depth, -1.0, 1.0, out=log_depth)
-        converged = size < 1e-4 and width2 == 9.0  # a tenth of a millimetre, hundredths of a pixel
+        converged = size < 5e-4 and width2 == 9.0  # half a millimetre, a tenth of a pixel; the rest is far less
     return T, distance2 < 9.21  # 99 % of a chi-square with two degrees of freedom
 
 

@@ -606,6 +606,6 @@ def _flat(name: str, values: Any, dtype: Any, length: int | None, finite: bool =
 
 
 def _check_finite(name: str, values: Any) -> None:
-    bad = int(np.size(values) - np.count_nonzero(np.isfinite(values)))
-    if bad:
-        raise MessageError(f"{name} holds {bad} value(s) that are NaN or infinite; expected finite numbers")
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise MessageError(f"{name} holds {np.sum(~finite)} value(s) that are NaN or infinite; expected finite numbers")
