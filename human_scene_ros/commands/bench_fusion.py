@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--frames", type=int, default=None, help="default 300, or 150 with more than 4 people")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--association", choices=("mahalanobis", "rays", "paper"), default="mahalanobis",
+                        help="who is who by rays and depths, rays alone, or joint distances (default mahalanobis)")
     parser.add_argument("--repeat", type=int, default=1, help="runs of which the fastest median counts (default 1)")
     parser.add_argument("--ros", action="store_true", help="through a real fusion_node and its topics")
     parser.add_argument("--rate", type=float, default=1.0, help="with --ros: speed of the cameras (default 1)")
@@ -70,9 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ros:
         from human_scene_ros.commands.bench_fusion_ros import run_clip_over_ros
 
-        scores = run_clip_over_ros(clip, arguments.rate)
+        scores = run_clip_over_ros(clip, arguments.rate, arguments.association)
     else:
-        scores = run_clip(clip, repeat=arguments.repeat).scores
+        scores = run_clip(clip, FusionConfig(association=arguments.association), arguments.repeat).scores
     scores = {"scenario": arguments.scenario, "views": len(clip.T_world_camera_true), "people": arguments.people,
               "seed": arguments.seed} | scores
     if arguments.json:

@@ -34,12 +34,13 @@ from human_scene_ros.sources.rig_file import rig_text
 from human_scene_ros.synthetic.multiview import FPS, MultiviewClip
 
 
-def run_clip_over_ros(clip: MultiviewClip, rate: float = 1.0) -> dict[str, Any]:
+def run_clip_over_ros(clip: MultiviewClip, rate: float = 1.0, association: str = "mahalanobis") -> dict[str, Any]:
     """Accuracy, latency and time per set of a clip through the node.
 
     Args:
         clip: Detections and truth.
         rate: Speed; 1 = as fast as the cameras.
+        association: assoc.cost of the node.
 
     Raises:
         ProcessError: There is no ROS here, or the node died.
@@ -55,6 +56,7 @@ def run_clip_over_ros(clip: MultiviewClip, rate: float = 1.0) -> dict[str, Any]:
         messages = clip_messages(clip, body)
         processes.start("fusion_node", {
             "cameras": cameras, "body": str(body), "world_frame": WORLD_FRAME, "extrinsics.file": str(rig),
+            "assoc.cost": association,
             "sync.timeout": 0.1 / rate, "sync.dead_after": 1.0 / rate,
             **{f"{name}.extrinsics_source": "file" for name in cameras}})
         people, associations, sent_s, status = _exchange(processes, domain_id, cameras, messages, rate)

@@ -30,8 +30,9 @@ from human_scene_ros.msg import (  # noqa: E402
     SmplxBodyArray,
 )
 from human_scene_ros.nodes import convert, qos  # noqa: E402
+from human_scene_ros.sources.bag_writer import SceneBagWriter  # noqa: E402
 from human_scene_ros.sources.fusion_fields import CameraPlace  # noqa: E402
-from human_scene_ros.sources.message_fields import stamp_ns_of, time_fields, transforms_fields  # noqa: E402
+from human_scene_ros.sources.message_fields import BODY_ARRAY, stamp_ns_of, time_fields, transforms_fields  # noqa: E402
 from human_scene_ros.sources.rig_file import read_rig, rig_text  # noqa: E402
 from human_scene_ros.srv import CalibrateExtrinsics, MergeIds  # noqa: E402
 from human_scene_ros.synthetic.multiview import MultiviewConfig, generate  # noqa: E402
@@ -238,3 +239,36 @@ def set_parameter(g: Graph, name: str, value: float) -> None:
     answer = g.call(SetParameters, f"{NODE}/set_parameters", SetParameters.Request(parameters=[
         Parameter(name=name, value=ParameterValue(type=3, double_value=value))]))
     assert answer.results[0].successful, answer.results[0].reason
+
+
+def test_a_recording_that_is_played_three_times_starts_three_segments(tmp_path: Path):
+    """Body messages of four cameras from a real bag_node that loops: every pass has its own people and loses nobody."""
+    clip = generate(MultiviewConfig("ring", 4, 3, 90, 2))
+    cameras, body = camera_names(clip), tmp_path / "body.npz"
+    write_body(body)
+    with SceneBagWriter(tmp_path / "bag") as bag:
+        for message in clip_messages(clip, body):
+            if message.fields["sequence"] % EVERY == 0:
+                bag.write(f"/{message.camera}/human_scene/bodies", BODY_ARRAY, message.fields, message.stamp_ns)
+    rig_file = tmp_path / "rig.yaml"
+    rig_file.write_text(rig_text(WORLD_FRAME, [CameraPlace(n, f"{n}_optical", T)
+                                               for n, T in zip(cameras, clip.T_world_camera_given, strict=True)]))
+    with graph(76, tmp_path) as g:
+        people = g.collect(FusedPersonArray, "/people")
+        node = g.start("fusion_node", {"cameras": cameras, "body": str(body), "extrinsics.file": str(rig_file),
+                                       **{f"{n}.extrinsics_source": "file" for n in cameras}})
+        node.wait_output("ready: ")
+        topics = [f"/{n}/human_scene/bodies" for n in cameras]
+        player = g.start("bag_node", {"input": str(tmp_path / "bag"), "topics": topics, "wait_for_topics": topics,
+                                      "loop": True})
+        g.wait(lambda: people and people[-1].segment >= 3, "the fourth pass")
+        assert player.stop() == 0 and node.stop() == 0, player.output + node.output
+    ids = []
+    for segment in range(3):
+        arrays = [a for a in people if a.segment == segment]
+        stamps = [stamp_ns_of(a.header.stamp) for a in arrays]
+        assert len(arrays) >= 28 and stamps == sorted(stamps)
+        found = set(confirmed(arrays[-1]))
+        assert len(found) == 3 and all(len(confirmed(a)) == 3 for a in arrays[10:])
+        ids.append(found)
+    assert not ids[0] & ids[1] and not ids[1] & ids[2], "ids are never used again"
