@@ -57,7 +57,7 @@ class OdometryConfig:
     """
 
     image_width_px: int = 320
-    max_corners: int = 120
+    max_corners: int = 160
     min_corners: int = 12
     corner_quality: float = 0.01
     corner_distance_px: float = 8.0
