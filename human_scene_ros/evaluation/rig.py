@@ -40,8 +40,8 @@ _SHARES_PCT = (10.0, 15.0)  # of CCA, of the scene's scale
 _PEOPLE = {"rig_w_mpjpe_m": "se3 on the camera centres", "rig_w_mpjpe_pose_m": "se3 on centres and axes of the cameras",
            "rig_ga_mpjpe_m": "sim3 on all people of a time step", "rig_pa_mpjpe_m": "sim3 per person and time step"}
 _CAMERAS = {"rig_te_m": "se3 on the camera centres", "rig_s_te_m": "sim3 on the camera centres",
-            "rig_ae_deg": "none, between pairs of cameras",
-            **{f"rig_rra_{k:.0f}deg": "none, between pairs of cameras" for k in _ANGLES_DEG},
+            "rig_ae_deg": "between pairs of cameras",
+            **{f"rig_rra_{k:.0f}deg": "between pairs of cameras" for k in _ANGLES_DEG},
             **{f"rig_cca_{k:.0f}pct": "se3 on the camera centres" for k in _SHARES_PCT},
             **{f"rig_s_cca_{k:.0f}pct": "sim3 on the camera centres" for k in _SHARES_PCT}}
 

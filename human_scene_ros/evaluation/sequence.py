@@ -151,14 +151,14 @@ class SequenceEvaluation:
         return len(self._frames["frame"])
 
     def badness(self) -> float:
-        """How bad the last frame was, for choosing what to show: millimetres per person, 400 for a missed one."""
+        """How bad the last frame was, for choosing what to show: millimetres per person, 400 for a missed one.
+
+        0 where nobody is there and nobody was seen: a picture of it would show nothing.
+        """
         missed = self._frames["people_true"][-1] - self._frames["matched"][-1]
         matched, false = self._frames["matched"][-1], self._frames["detections"][-1] - self._frames["matched"][-1]
         error = self._frames["mpjpe_mm"][-1]
         total = 400.0 * missed + 100.0 * false + (min(error, 400.0) * matched if math.isfinite(error) else 0.0)
-        if self._frames["people_true"][-1] == 0 and false == 0:
-            depth = self._frames["depth_absrel"][-1]
-            return float(depth) if math.isfinite(depth) else 0.0
         return float(total / max(1, missed + matched))
 
     def add(self, estimate: SceneEstimate | None, truth: FrameTruth | None, *, stamp_ns: int = 0,

@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 480, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 12, 48
 _MAP_HEIGHT = 400
 _SERIES = 6
+_NOTHING = 1e-6  # of any unit here; errors below it are rounding, and an axis of them would look like something
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +201,10 @@ def _scaled(x: float, log: bool) -> float:
 
 
 def _padded(low: float, high: float, share: float, from_zero: bool = False) -> tuple[float, float]:
+    if from_zero and high < _NOTHING:
+        return 0.0, 1.0
     if high <= low:
-        return (low - 0.5, low + 0.5) if not from_zero else (0.0, max(high, 1e-3) * 1.1 or 1.0)
+        return (0.0, 1.1 * high) if from_zero else (low - 0.5, low + 0.5)
     pad = share * (high - low)
     return (low if from_zero else low - pad), high + pad
 
@@ -246,7 +249,8 @@ def _figure(parts: Sequence[str], title: str, describe: str, series: Sequence[Se
                           f"{_swatch(k, s.points, bars)}</svg>{escape(s.name)}</span>"
                           for k, s in enumerate(series[:_SERIES]))
         legend = f'<p class="legend">{entries}</p>'
-    return (f'<figure><svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
+    tall = ' class="tall"' if height > 2 * HEIGHT else ""
+    return (f'<figure{tall}><svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
             f'aria-label="{escape(f"{title}. {describe}")}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
             f'{legend}<figcaption><strong>{escape(title)}.</strong> {escape(describe)}</figcaption></figure>')
 

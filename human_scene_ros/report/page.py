@@ -245,7 +245,7 @@ def _over_time(evaluation: Evaluation, sequence: Mapping[str, Any]) -> str:
             ("People", "people", (("people_true", "to be found"), ("matched", "found")))):
         series = [Series(label, *_thinned(time_s, frames[key])) for key, label in keys if _any(frames.get(key))]
         if series and not (title == "People" and not any(frames["people_true"])):
-            last = [f"{s.name} {_mean_of(s.y):.3g}" for s in series]
+            last = [f"{s.name} {_digits(_mean_of(s.y))}" for s in series]
             drawn.append(charts.line_chart(
                 series, title=title, x_label="time [s]", y_label=y_label,
                 describe=f"{sequence['name']}, {time_s[-1]:.3g} s; mean {', '.join(last)}."))
@@ -330,7 +330,7 @@ def _paths(evaluation: Evaluation, sequence: Mapping[str, Any]) -> str:
     ate = sequence["metrics"].get("ate_se3_m", {}).get("value")
     text = f"{sequence['name']}, the estimated world moved onto the true one by SE(3) on the cameras."
     if length is not None and ate is not None:
-        text += f" The camera's path is {length:.3g} m long, its ATE {100 * ate:.3g} cm."
+        text += f" The camera's path is {_digits(length)} m long, its ATE {_digits(100 * ate)} cm."
     return f'<div class="charts">{charts.map_chart(series, title="From above", describe=text)}</div>'
 
 
