@@ -48,7 +48,8 @@ bench: env
 numbers: env
 	@./env.sh human-scene synthesize out/testset --suite all --workers 2
 	@./env.sh human-scene evaluate bag out/testset/* --out out/numbers --workers 2
-	@./env.sh human-scene report out/numbers --out out/numbers/report.html --title "Synthetic test set" --readme README.md
+	@./env.sh human-scene evaluate bag out/testset/multicamera --rig given --out out/numbers_rig
+	@./env.sh human-scene report out/numbers rig=out/numbers_rig --out out/numbers/report.html --title "Synthetic test set" --readme README.md
 
 clean:
 	rm -rf out .env/build .env/install .env/stamps/build .env/pytest_cache .env/mypy_cache .ruff_cache

@@ -142,8 +142,8 @@ def read_rig_truth(path: Path) -> RigTruth:
                     truth = truth_from_message(message)
                     at = people.setdefault(stamp_ns, {})
                     for person in truth.people:
-                        at.setdefault(person.person_id, apply(
-                            truth.T_world_camera, person.joints_camera[:JOINTS].astype(np.float64)))
+                        joints = person.joints_camera[:JOINTS].astype(np.float64)
+                        at.setdefault(person.person_id, np.asarray(apply(truth.T_world_camera, joints), np.float64))
         if TRUTH_PEOPLE in bag.topics:
             for _, _, data in bag.messages([TRUTH_PEOPLE]):
                 message = bag.deserialize(TRUTH_PEOPLE, data)

@@ -255,7 +255,9 @@ def metric_of(values: Mapping[str, Any], key: str) -> Metric | None:
 
 
 def describe(metric: Metric | None, factor: float = 1.0) -> str:
-    """Three digits, or why there is no value."""
+    """Three digits, or why there is no value; what is rounding of nothing is 0."""
     if metric is None:
         return "-"
-    return f"{metric.value * factor:.3g}" if metric.value is not None else metric.status
+    if metric.value is None:
+        return metric.status
+    return f"{metric.value * factor:.3g}" if abs(metric.value * factor) > 1e-6 else "0"

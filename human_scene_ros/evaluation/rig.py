@@ -233,7 +233,7 @@ class RigEvaluation:
         measured: dict[str, list[Array]] = {"wa_mpjpe_mm": [], "w_mpjpe_mm": [], "rte_pct": []}
         for person in self._found.values():
             true, ours = np.stack(person.true), np.stack(person.estimate)
-            known = np.isfinite(true).all(axis=(0, 2))
+            known = np.asarray(np.isfinite(true).all(axis=(0, 2)))
             if known.sum() < 3:
                 continue
             measured["wa_mpjpe_mm"].append(metrics.wa_mpjpe_mm(ours[:, known], true[:, known], self._chunk))
@@ -289,7 +289,7 @@ def match_in_images(moment: RigMoment, truth: People) -> list[tuple[int, int]]:
             continue
         true_uv = _seen_at(camera, moment.T_world_true[name], anchors)
         with np.errstate(invalid="ignore"):
-            inside = ((true_uv >= 0.0) & (true_uv <= (camera.width - 1, camera.height - 1))).all(axis=1)
+            inside = np.asarray(((true_uv >= 0.0) & (true_uv <= (camera.width - 1, camera.height - 1))).all(axis=1))
         uv = _seen_at(camera, moment.T_world_estimate[name], own.reshape(-1, 3)).reshape(*own.shape[:2], 2)
         apart = np.linalg.norm(uv - true_uv[None], axis=-1) / camera.width
         apart = np.where(np.isfinite(apart), apart, np.inf)  # behind the camera

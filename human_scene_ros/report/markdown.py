@@ -20,22 +20,41 @@ COLUMNS = (
 )
 
 
+RIG_COLUMNS = (
+    ("person_recall", "people found", 100.0, " %"), ("person_precision", "precision", 100.0, " %"),
+    ("idf1", "IDF1", 100.0, " %"), ("rig_w_mpjpe_m", "W-MPJPE", 1.0, " m"), ("rig_ga_mpjpe_m", "GA-MPJPE", 1.0, " m"),
+    ("rig_pa_mpjpe_m", "PA-MPJPE", 1.0, " m"), ("wa_mpjpe_mm", "WA-MPJPE", 1.0, " mm"),
+    ("rig_te_m", "camera TE", 1.0, " m"), ("rig_ae_deg", "camera AE", 1.0, " deg"),
+)
+"""Of recordings whose cameras were evaluated together."""
+
+
 def numbers_block(evaluations: Sequence[Evaluation]) -> str:
-    """The table, one row per suite or data set, and where it comes from."""
-    columns = COLUMNS
-    lines = [f"| | frames | {' | '.join(name for _, name, _, _ in columns)} |",
-             f"|---|---{'|---' * len(columns)}|"]
-    for evaluation in evaluations:
-        groups: dict[str, list[Mapping[str, Any]]] = {}
-        for sequence in evaluation.sequences:
+    """One table with a row per suite or data set, another one for rigs, and where they come from."""
+    parts = []
+    for columns, rig in ((COLUMNS, False), (RIG_COLUMNS, True)):
+        rows = [row for evaluation in evaluations for row in _rows(evaluation, columns, rig)]
+        if rows:
+            parts.append("\n".join([f"|{' all cameras together ' if rig else ' '}| frames | "
+                                    f"{' | '.join(name for _, name, _, _ in columns)} |",
+                                    f"|---|---{'|---' * len(columns)}|", *rows]))
+    origins = dict.fromkeys(_origin(e) for e in evaluations)
+    return "\n\n".join([*parts, "\n".join(origins)])
+
+
+def _rows(evaluation: Evaluation, columns: Sequence[tuple[str, str, float, str]], rig: bool) -> list[str]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for sequence in evaluation.sequences:
+        if ("rig" in sequence) == rig:
             name = str(sequence.get("dataset") or sequence["name"]).removeprefix("synthetic-")
             groups.setdefault(name, []).append(sequence)
-        for name, sequences in groups.items():
-            frames = sum(s["counts"]["frames"] for s in sequences)
-            cells = [_cell(_pooled(sequences, key), factor, unit) for key, _, factor, unit in columns]
-            lines.append(f"| {name} | {frames} | {' | '.join(cells)} |")
-    origins = dict.fromkeys(_origin(e) for e in evaluations)
-    return "\n".join([*lines, "", *origins])
+    lines = []
+    for name, sequences in groups.items():
+        frames = sum(s["counts"]["frames"] for s in sequences)
+        cells = [_cell(_pooled(sequences, key), factor, unit) for key, _, factor, unit in columns]
+        placing = f", cameras {sequences[0]['rig']['placing']}" if rig else ""
+        lines.append(f"| {name}{placing} | {frames} | {' | '.join(cells)} |")
+    return lines
 
 
 def replace_block(text: str, block: str, where: str = "the file") -> str:
