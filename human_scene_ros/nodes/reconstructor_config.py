@@ -187,7 +187,8 @@ class ReconstructorConfig:
     path: PathConfig = PathConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     camera_pose: Literal["auto", "network", "odometry", "guarded", "static"] = option(
-        "auto", "Where the camera's motion comes from; auto = the network's pose head, else odometry; guarded = "
-        "odometry that expects the motion of the pose head; static for a camera that never moves.")
+        "auto", "Where the camera's motion comes from; auto = the network's pose head, else odometry; network = its "
+        "pose head or pair head; guarded = odometry that expects the motion of that head; static for a camera that "
+        "never moves.")
     camera_name: str = option("camera", "Name of the camera in messages and diagnostics.")
     autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")
