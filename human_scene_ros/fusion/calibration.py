@@ -4,6 +4,8 @@
 and averaging over it, then the rays of the same joints alone (bundle adjustment), then the scale that all depths
 together ask for. The cameras must stand still meanwhile. Everything is in the optical frame of the first camera.
 
+`poses_from_scene` is the other way: the poses that one recurrent state gave to all cameras of a rig that stands still.
+
 What comes out says how far it may be trusted: see `FoundCamera.status` and `FoundCamera.covariance`.
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion.bundle import adjust
 from human_scene_ros.fusion.extrinsics import (
@@ -29,7 +32,8 @@ from human_scene_ros.fusion.extrinsics import (
     resampled,
     rig_from_pairs,
 )
-from human_scene_ros.geometry.transform import invert, rotation_angle
+from human_scene_ros.fusion.rotations import project_to_rotations
+from human_scene_ros.geometry.transform import invert, make_transform, rotation_angle
 
 Array = NDArray[np.float64]
 Pairs = Mapping[tuple[str, str], PairExtrinsics]
@@ -40,6 +44,9 @@ MAX_TRACKS = 4
 """Of each camera the longest; more would multiply the pairings to try."""
 MAX_RAY_ERROR = 0.02
 """Median distance of rays, seen from the camera (radians), above which the people fit no pose: 8 cm at 4 m."""
+MAX_WANDER_M, MAX_WANDER_RAD = 0.10, math.radians(3.0)
+"""By how much the pose that a shared state gives a camera that stands still may vary."""
+_SAME_PLACE_M, _SAME_PLACE_RAD = 0.05, math.radians(2.0)
 MAX_SIGMA_M, MAX_SIGMA_RAD = 0.5, math.radians(10.0)
 """Doubt (root of the summed variances) beyond which a pose is not given."""
 _SHORTEST = 15
@@ -55,6 +62,11 @@ ADVICE = {
     ExtrinsicsStatus.TOO_FEW_FRAMES: "too little was seen by two cameras at a time; walk where their views overlap",
     ExtrinsicsStatus.INCONSISTENT: "no pose explains what both saw; fewer people at a time, or a longer duration",
     ExtrinsicsStatus.DEGENERATE: "all points lie on a line",
+}
+SCENE_ADVICE = {
+    ExtrinsicsStatus.TOO_FEW_FRAMES: "too few poses came in its messages; it needs a reconstructor with a pose head",
+    ExtrinsicsStatus.INCONSISTENT: "its poses wander although it stands still, or it stands where another one does: "
+                                   "are the cameras fed to one recurrent state?",
 }
 
 
@@ -98,6 +110,100 @@ class PeopleMemory:
         return {name: _tracks([s for s in list(self._seen[name]) if s[0] >= since]) for name in cameras}
 
 
+class PoseMemory:
+    """Poses that the messages of the cameras held in the last seconds.
+
+    Args:
+        cameras: Names.
+        keep_s: How long.
+    """
+
+    def __init__(self, cameras: Sequence[str], keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._seen: dict[str, collections.deque[tuple[float, Array]]] = {n: collections.deque() for n in cameras}
+
+    def clear(self) -> None:
+        """Time jumped, or the state began anew."""
+        for seen in self._seen.values():
+            seen.clear()
+
+    def add(self, camera: str, stamp_s: float, T_world_camera: Array) -> None:
+        """Take one pose."""
+        seen = self._seen[camera]
+        seen.append((stamp_s, T_world_camera))
+        while seen[0][0] < stamp_s - self._keep_s:
+            seen.popleft()
+
+    def poses(self, cameras: Sequence[str], duration_s: float = 0.0) -> dict[str, Array]:
+        """Camera -> (T, 4, 4) of the last `duration_s` (0 = all that is kept)."""
+        newest = max((self._seen[name][-1][0] for name in cameras if self._seen[name]), default=0.0)
+        since = newest - (duration_s or math.inf)
+        return {name: np.array([T for at, T in list(self._seen[name]) if at >= since]).reshape(-1, 4, 4)
+                for name in cameras}
+
+
+def poses_from_scene(poses: Mapping[str, Array]) -> tuple[FoundCamera, ...]:
+    """Where cameras stand that are fed to one recurrent state (CHROMM, arXiv 2603.12789, goes this way).
+
+    A camera is accepted if 90 of 100 of its poses are within 0.10 m and 3 degrees of their middle. Two cameras at one
+    place have each a state of their own, for every state begins at its first camera.
+
+    Args:
+        poses: Camera -> (T, 4, 4) repeated T_world_camera, all in one world; the first camera is the frame of the rest.
+    """
+    middles: dict[str, Array] = {}
+    spread: dict[str, tuple[float, Array]] = {}
+    status = dict.fromkeys(poses, ExtrinsicsStatus.OK)
+    for name, all_T in poses.items():
+        T = all_T[np.isfinite(all_T).all(axis=(1, 2))]
+        if len(T) < _SHORTEST:
+            status[name] = ExtrinsicsStatus.TOO_FEW_FRAMES
+            continue
+        middle = make_transform(project_to_rotations(np.mean(T[:, :3, :3], axis=0)), np.median(T[:, :3, 3], axis=0))
+        shift = T[:, :3, 3] - middle[:3, 3]
+        turn = Rotation.from_matrix(T[:, :3, :3] @ middle[:3, :3].T).as_rotvec()
+        middles[name] = middle
+        error = np.concatenate([shift, turn], axis=1)
+        spread[name] = float(np.sqrt(np.mean((shift * shift).sum(axis=1)))), (
+            error.T @ error / len(T) * min(_CORRELATED_FRAMES / len(T), 1.0))
+        wander = np.percentile(np.linalg.norm(shift, axis=1), 90.0), np.percentile(np.linalg.norm(turn, axis=1), 90.0)
+        if wander[0] > MAX_WANDER_M or wander[1] > MAX_WANDER_RAD:
+            status[name] = ExtrinsicsStatus.INCONSISTENT
+    for a, b in itertools.combinations(middles, 2):
+        difference = invert(middles[a]) @ middles[b]
+        if np.linalg.norm(difference[:3, 3]) < _SAME_PLACE_M and (
+                rotation_angle(difference[:3, :3]) < _SAME_PLACE_RAD):
+            status[b] = ExtrinsicsStatus.INCONSISTENT
+    first = next(iter(poses))
+    unknown = float("nan")
+    found = []
+    for name in poses:
+        wrong = status[first] if status[name] is ExtrinsicsStatus.OK else status[name]
+        if wrong is not ExtrinsicsStatus.OK and name != first:
+            found.append(FoundCamera(name, None, None, unknown, 0, unknown, unknown, wrong, by_scene=True))
+            continue
+        if name == first:
+            found.append(FoundCamera(name, np.eye(4), np.zeros((6, 6)), unknown, 0, 0.0, unknown, ExtrinsicsStatus.OK,
+                                     by_scene=True))
+            continue
+        T_first_camera = invert(middles[first]) @ middles[name]
+        axes = np.kron(np.eye(2), middles[first][:3, :3].T)
+        covariance = axes @ (spread[first][1] + spread[name][1]) @ axes.T
+        # What the first camera's turn is off moves the others on a circle.
+        arm = T_first_camera[:3, 3]
+        lever = np.array([[0.0, arm[2], -arm[1]], [-arm[2], 0.0, arm[0]], [arm[1], -arm[0], 0.0]])
+        covariance[:3, :3] += lever @ (axes @ spread[first][1] @ axes.T)[3:, 3:] @ lever.T
+        found.append(FoundCamera(name, T_first_camera, covariance, spread[name][0], len(poses[name]), unknown, unknown,
+                                 ExtrinsicsStatus.OK, by_scene=True))
+    return tuple(found)
+
+
+def combined(people: Sequence[FoundCamera], scene: Sequence[FoundCamera]) -> tuple[FoundCamera, ...]:
+    """Poses from people, and from the scene where people gave none."""
+    return tuple(p if p.T_first_camera is not None else s if s.T_first_camera is not None else p
+                 for p, s in zip(people, scene, strict=True))
+
+
 def _tracks(seen: Sequence[Seen]) -> PeopleTracks:
     counts = collections.Counter(track for _, track, _ in seen)
     chosen = [track for track, count in counts.most_common(MAX_TRACKS) if count >= _SHORTEST]
@@ -123,6 +229,7 @@ class FoundCamera:
         offset_s: To be added to its stamps so that they fit the first camera's; NaN where nobody can tell.
         ray_error: Median distance of its rays from the triangulated joints, radians; NaN where rays were not used.
         status: How far the pose may be trusted. INCONSISTENT with a pose is never given.
+        by_scene: The pose is a shared state's; then `rms_m` and `inliers` are of its repetitions.
     """
 
     name: str
@@ -133,13 +240,16 @@ class FoundCamera:
     offset_s: float
     ray_error: float
     status: ExtrinsicsStatus
+    by_scene: bool = False
 
     def line(self) -> str:
         """What a user should know, in one line."""
         if self.T_first_camera is None:
-            return f"{self.name}: no pose: {ADVICE[self.status]}"
+            return f"{self.name}: no pose: {(SCENE_ADVICE if self.by_scene else ADVICE)[self.status]}"
         if not self.inliers:
             return f"{self.name}: keeps its pose"
+        if self.by_scene:
+            return f"{self.name}: by the scene, rms {100.0 * self.rms_m:.1f} cm over {self.inliers} poses"
         rays = f", rays {math.degrees(self.ray_error):.2f} deg" if math.isfinite(self.ray_error) else ""
         return (f"{self.name}: rms {100.0 * self.rms_m:.1f} cm over {self.inliers} person-frames{rays}"
                 + (f"; {ADVICE[self.status]}" if self.status else ""))

@@ -28,7 +28,14 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from human_scene_ros.errors import ConfigError, HumanSceneError
-from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
+from human_scene_ros.fusion.calibration import (
+    FoundCamera,
+    PeopleMemory,
+    PoseMemory,
+    calibrate,
+    combined,
+    poses_from_scene,
+)
 from human_scene_ros.fusion.sync import SyncConfig, SyncCounters, SyncedSet, Synchroniser
 from human_scene_ros.msg import (
     CameraExtrinsicsArray,
@@ -71,6 +78,7 @@ class FusionNode(LifecycleNode):
         self._people: FusionPeople | None = None
         self._rig: Rig | None = None
         self._memory = PeopleMemory(self.cameras, self.config.extrinsics.keep)
+        self._scene = PoseMemory(self.cameras, self.config.extrinsics.keep)
         self._health = FusionHealth(self.get_name(), self.cameras)
         self._sync: Synchroniser[CameraBodies] | None = None
         self._counters = SyncCounters()
@@ -127,7 +135,7 @@ class FusionNode(LifecycleNode):
 
     def _process(self, moment: Set, poses: dict[str, Matrix | None]) -> None:
         """One set from bodies to people."""
-        assert self._people is not None
+        assert self._people is not None and self._rig is not None
         begun_s = time.perf_counter()
         if moment.segment != self._segment:
             if self._segment is not None:
@@ -137,6 +145,9 @@ class FusionNode(LifecycleNode):
         frames = {name: (frame.stamp_ns, frame.item) for name, frame in moment.members.items()}
         for name, (stamp_ns, bodies) in frames.items():
             self._memory.add(name, stamp_ns * 1e-9, bodies.bodies)
+            T_world_camera = self._rig.pose_in_message(bodies.message)[0]
+            if T_world_camera is not None:
+                self._scene.add(name, stamp_ns * 1e-9, T_world_camera)
         fused = self._people.step(moment.stamp_ns, frames, poses)
         step_s = time.perf_counter() - begun_s
         latency_s = self._latency_s(moment.stamp_ns)
@@ -203,6 +214,7 @@ class FusionNode(LifecycleNode):
         assert self._people is not None
         self._people.reset()
         self._memory.clear()
+        self._scene.clear()
         self.get_logger().info(f"people forgotten: {reason}")
 
     def _latency_s(self, stamp_ns: int) -> float:
@@ -264,18 +276,25 @@ class FusionNode(LifecycleNode):
             raise ConfigError("not configured: nothing was seen yet")
         if unknown or len(names) < 2 or len(set(names)) != len(names):
             raise ConfigError(f"cameras = {names}: expected two or more of {list(self.cameras)}, each once")
-        if request.method != CalibrateExtrinsics.Request.METHOD_PEOPLE:
-            raise ConfigError(f"method = {request.method}: expected METHOD_PEOPLE (0)")
+        method, methods = int(request.method), CalibrateExtrinsics.Request
+        if method not in (methods.METHOD_PEOPLE, methods.METHOD_SCENE, methods.METHOD_BOTH):
+            raise ConfigError(f"method = {method}: expected METHOD_PEOPLE (0), METHOD_SCENE (1) or METHOD_BOTH (2)")
         if not math.isfinite(request.duration) or request.duration < 0.0:
             raise ConfigError(f"duration = {request.duration} s: expected 0 (all that is kept) or more")
         if self._calibrating is not None and not self._calibrating.done():
             raise ConfigError("a calibration is running; ask again when it has answered")
-        tracks = self._memory.tracks(names, request.duration)
+        tracks, poses = self._memory.tracks(names, request.duration), self._scene.poses(names, request.duration)
         future = self._calibrating = Future(executor=self.executor)
+
+        def find() -> tuple[FoundCamera, ...]:
+            if method == methods.METHOD_SCENE:
+                return poses_from_scene(poses)
+            people = calibrate(tracks)
+            return combined(people, poses_from_scene(poses)) if method == methods.METHOD_BOTH else people
 
         def work() -> None:
             try:
-                future.set_result(calibrate(tracks))
+                future.set_result(find())
             except Exception as error:
                 future.set_result(error)
 
@@ -419,6 +438,7 @@ class FusionNode(LifecycleNode):
         self._stop()
         self._people = self._rig = None
         self._memory.clear()
+        self._scene.clear()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

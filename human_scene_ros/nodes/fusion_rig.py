@@ -33,7 +33,7 @@ def places_of(found: Sequence[FoundCamera], T_world_first: Matrix,
     return tuple(CameraPlace(
         c.name, frames[c.name], None if c.T_first_camera is None else T_world_first @ c.T_first_camera,
         None if c.covariance is None else axes @ c.covariance @ axes.T, c.rms_m, c.inliers, c.offset_s,
-        fusion_fields.SOURCE_PEOPLE, int(c.status)) for c in found)
+        fusion_fields.SOURCE_SCENE if c.by_scene else fusion_fields.SOURCE_PEOPLE, int(c.status)) for c in found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Rig:
             found = place.T_world_camera if place else None
             problem = "" if place else f"not in extrinsics.file, which knows {sorted(self._from_file)}"
         elif self._source[camera] == "topic":
-            found, problem = self._of_message(message)
+            found, problem = self.pose_in_message(message)
         else:
             try:
                 found = self._tree.lookup(self._world, frame, stamp_ns)
@@ -100,7 +100,8 @@ class Rig:
             self._newest[camera] = found
         return Pose(found, soon)
 
-    def _of_message(self, message: Any) -> tuple[Matrix | None, str]:
+    def pose_in_message(self, message: Any) -> tuple[Matrix | None, str]:
+        """camera_pose of a body message, (4, 4), or why there is none that can be used here."""
         if message.camera_pose.covariance[0] == -1.0:
             return None, "camera_pose of its messages is not estimated"
         if str(message.world_frame).lstrip("/") != self._world:

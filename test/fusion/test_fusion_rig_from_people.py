@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
+from human_scene_ros.fusion.calibration import PeopleMemory, calibrate, combined, poses_from_scene
 from human_scene_ros.fusion.extrinsics import TORSO_JOINTS, ExtrinsicsStatus, PeopleTracks
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
@@ -128,3 +128,47 @@ def test_noise_costs_little_of_ten_metres(people: int, degrees: float, metres: f
     error = errors(clip, calibrate(noisy_tracks(clip, 5)))
     assert np.degrees(np.linalg.norm(error[:, 3:], axis=1)).max() < degrees
     assert np.linalg.norm(error[:, :3], axis=1).max() < metres
+
+
+def repeated(T: np.ndarray, count: int, metres: float, degrees: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    out = np.tile(T, (count, 1, 1))
+    out[:, :3, :3] = Rotation.from_rotvec(np.radians(degrees) * rng.normal(size=(count, 3))).as_matrix() @ T[:3, :3]
+    out[:, :3, 3] += metres * rng.normal(size=(count, 3))
+    return out
+
+
+def test_poses_of_one_state_are_averaged_and_those_that_wander_are_refused():
+    clip = generate(MultiviewConfig("ring", 4, 1, 30, 6))
+    names = names_of(clip)
+    noise = {names[0]: (0.01, 0.3), names[1]: (0.02, 0.5), names[2]: (0.2, 0.5), names[3]: (0.02, 5.0)}
+    poses = {n: repeated(clip.T_world_camera_true[v], 60, *noise[n], seed=v) for v, n in enumerate(names)}
+    poses[names[1]][3] = np.nan
+    found = poses_from_scene(poses)
+    np.testing.assert_array_equal(found[0].T_first_camera, np.eye(4))
+    error = errors(clip, found[:2])[0]
+    assert np.linalg.norm(error[:3]) < 0.06 and np.degrees(np.linalg.norm(error[3:])) < 0.3
+    assert error @ np.linalg.solve(found[1].covariance, error) < 30.0
+    assert found[1].status is ExtrinsicsStatus.OK and "by the scene" in found[1].line()
+    for camera in found[2:]:
+        assert camera.T_first_camera is None and camera.status is ExtrinsicsStatus.INCONSISTENT
+        assert "fed to one recurrent state" in camera.line()
+
+
+def test_states_of_their_own_are_told_from_a_shared_one_and_missing_poses_are_named():
+    """Every stream begins at its own first camera: all at one place."""
+    own = {name: repeated(np.eye(4), 40, 0.005, 0.1, k) for k, name in enumerate(("a", "b"))}
+    assert poses_from_scene(own)[1].status is ExtrinsicsStatus.INCONSISTENT
+    none = poses_from_scene({"a": own["a"], "b": np.zeros((0, 4, 4))})[1]
+    assert none.status is ExtrinsicsStatus.TOO_FEW_FRAMES and "pose head" in none.line()
+
+
+def test_the_scene_places_whom_people_do_not():
+    clip = generate(MultiviewConfig("ring", 3, 1, 120, 6))
+    names = names_of(clip)
+    memory = remembered(clip, range(120), cameras=2)
+    tracks = memory.tracks(names[:2]) | {names[2]: PeopleMemory([names[2]], 60.0).tracks([names[2]])[names[2]]}
+    scene = poses_from_scene({n: repeated(clip.T_world_camera_true[v], 60, 0.01, 0.2, v) for v, n in enumerate(names)})
+    found = combined(calibrate(tracks), scene)
+    assert [camera.by_scene for camera in found] == [False, False, True]
+    assert np.abs(errors(clip, found)).max() < 0.05
