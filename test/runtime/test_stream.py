@@ -16,7 +16,7 @@ from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import invert
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.runtime.world import WorldAlignment
-from human_scene_ros.scene import CameraFrame, ScaleSource, TrackingStatus, TrackState, WorldSource
+from human_scene_ros.scene import CameraFrame, PoseHint, ScaleSource, TrackingStatus, TrackState, WorldSource
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "model")]
 import planes  # noqa: E402 - lies next to this file
@@ -202,6 +202,20 @@ def test_nano_camera_moves_by_odometry():
     assert {e.scale_source for e in estimates} == {ScaleSource.DEPTH}
     relative = invert(estimates[0].T_world_camera) @ estimates[-1].T_world_camera
     np.testing.assert_allclose(relative, poses[-1], atol=0.03)
+
+
+def test_a_guarded_camera_believes_the_robot_before_the_network():
+    """In front of a blank wall the hint alone decides; without it the network's pose head does."""
+    settings = dataclasses.replace(EVERYBODY, camera_pose="guarded", world="level")
+    poses = [planes.pose(x=0.1 * i, yaw_deg=5.0 * i) for i in range(4)]
+    moved = []
+    for hints in ([PoseHint(T) for T in poses], [None] * len(poses)):
+        stream, blank = stream_of(OFFICIAL, settings), np.full((240, 320, 3), 90, np.uint8)
+        seen = [stream.step(dataclasses.replace(frame_of(i), image=blank, pose_hint=hint)).T_world_camera
+                for i, hint in enumerate(hints)]
+        moved.append(invert(seen[0]) @ seen[-1])
+    np.testing.assert_allclose(moved[0], invert(poses[0]) @ poses[-1], atol=1e-6)
+    assert np.abs(moved[1] - moved[0]).max() > 0.01
 
 
 def test_depth_sets_the_scale_and_is_optional():
