@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from human_scene_ros.commands import evaluation_output as output
 from human_scene_ros.errors import HumanSceneError, SourceError
 from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment
+from human_scene_ros.evaluation.sequence import SequenceResult
 from human_scene_ros.evaluation.trajectory import associate
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply
@@ -49,6 +50,9 @@ TRUTH_PEOPLE = "/gt/people"
 JOINTS = 22
 MAX_STAMP_DIFFERENCE_S = 0.02
 """Between a set of people and the truth; sets are stamped with the median of their images."""
+
+WORST_MOMENTS = 3
+SAME_MOMENT_NS = 20_000_000
 
 MIN_VIEWS = 2
 """Nobody counts whom fewer cameras at a time have ever seen, as in `demo-multi`."""
@@ -304,6 +308,49 @@ def moments(truth: RigTruth, estimates: list[RigEstimate], max_frames: int = 0) 
                         truth.people[stamp_ns], estimate.people)
 
 
+def score(truth: RigTruth, estimates: list[RigEstimate], chunk: int, folder: Path, *, max_frames: int = 0,
+          pictures: bool = True) -> tuple[SequenceResult, dict[str, Any]]:
+    """All moments; returns the metrics and the pictures of the worst ones, which are written to `folder`."""
+    evaluation = RigEvaluation(chunk)
+    worst: dict[int, tuple[float, int, RigMoment]] = {}  # the worst of each second
+    for moment in moments(truth, estimates, max_frames):
+        evaluation.add(moment)
+        entry = (evaluation.badness(), evaluation.frame_count - 1, moment)
+        second = moment.stamp_ns // 1_000_000_000
+        if entry[0] > worst.get(second, (0.0,))[0]:
+            worst[second] = entry
+            if len(worst) > WORST_MOMENTS:
+                del worst[min(worst, key=lambda s: worst[s][0])]
+    chosen = sorted(worst.values(), key=lambda w: (-w[0], w[1])) if pictures else []
+    return evaluation.finish(), {"worst": _draw(truth, chosen, folder), "depth": None}
+
+
+def _draw(truth: RigTruth, chosen: list[tuple[float, int, RigMoment]], folder: Path) -> list[dict[str, Any]]:
+    from human_scene_ros.sources.image_codec import encode_jpeg
+    from human_scene_ros.viewer.evaluation_figures import rig_overlay
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.jpg"):
+        old.unlink()
+    images: list[dict[str, Any]] = [{} for _ in chosen]
+    last_ns = max((moment.stamp_ns for _, _, moment in chosen), default=0) + SAME_MOMENT_NS
+    for name, topic in truth.images.items() if chosen else ():
+        with open_source(truth.path, topic) as source:
+            source.on_rejected = lambda error: None  # counted by who evaluates them
+            for frame in source:
+                if frame.stamp_ns > last_ns:
+                    break
+                for found, (_, _, moment) in zip(images, chosen, strict=True):
+                    if abs(frame.stamp_ns - moment.stamp_ns) <= SAME_MOMENT_NS:
+                        found[name] = frame.image
+    drawn = []
+    for rank, ((badness, index, moment), found) in enumerate(zip(chosen, images, strict=True)):
+        file = f"worst_{rank}.jpg"
+        (folder / file).write_bytes(encode_jpeg(rig_overlay(found, moment), 82))
+        drawn.append({"file": file, "frame": index, "error": badness})
+    return drawn
+
+
 def evaluate_rig_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], object]) -> dict[str, Any]:
     """One recording with `evaluate bag --rig`, in this process.
 
@@ -316,18 +363,16 @@ def evaluate_rig_job(folder: Path, job: EvaluationJob, on_frame: Callable[[], ob
     began, cpu_began = time.perf_counter(), time.process_time()
     estimates, facts = run_rig(job, truth, on_frame)
     wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-    evaluation = RigEvaluation(job.chunk)
-    for moment in moments(truth, estimates, job.max_frames):
-        evaluation.add(moment)
+    result, pictures = score(truth, estimates, job.chunk, folder, max_frames=job.max_frames, pictures=job.pictures)
     info, rejected = facts.pop("weights"), facts.pop("rejected")
     weights = None if info is None else {"name": info.name, "sha256": info.sha256, "note": info.note}
-    return output.write_sequence(folder, job.name, evaluation.finish(), {
+    return output.write_sequence(folder, job.name, result, {
         "path": job.path, "image": "all cameras", "dataset": dataset_of(Path(job.path)), "dropped": 0,
         "rejected": len(rejected), "last_rejection": rejected[-1] if rejected else None,
         "rig": {"placing": job.rig, "cameras": list(truth.images), **facts},
-        "system": {"fps": evaluation.frame_count / wall_s, "wall_s": wall_s, "cpu_s": cpu_s,
+        "system": {"fps": result.counts["frames"] / wall_s, "wall_s": wall_s, "cpu_s": cpu_s,
                    "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024},
-        "pictures": {"worst": [], "depth": None}, "origin": output.provenance(dataclasses.asdict(job), weights)})
+        "pictures": pictures, "origin": output.provenance(dataclasses.asdict(job), weights)})
 
 
 def evaluate_recorded_rig(folder: Path, name: str, results: Path, truth_path: Path, people_topic: str,
@@ -340,10 +385,7 @@ def evaluate_recorded_rig(folder: Path, name: str, results: Path, truth_path: Pa
     from human_scene_ros.commands.evaluate_job import dataset_of
 
     truth = read_rig_truth(truth_path)
-    evaluation = RigEvaluation(chunk)
-    for moment in moments(truth, recorded_rig(results, people_topic, extrinsics_topic)):
-        evaluation.add(moment)
-    return output.write_sequence(folder, name, evaluation.finish(), {
-        "path": str(results), "dataset": dataset_of(truth_path), "rig": {"placing": "recorded",
-                                                                         "cameras": list(truth.images)},
-        "pictures": {"worst": [], "depth": None}})
+    result, pictures = score(truth, recorded_rig(results, people_topic, extrinsics_topic), chunk, folder)
+    return output.write_sequence(folder, name, result, {
+        "path": str(results), "dataset": dataset_of(truth_path), "pictures": pictures,
+        "rig": {"placing": "recorded", "cameras": list(truth.images)}})

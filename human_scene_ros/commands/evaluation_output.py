@@ -243,6 +243,10 @@ def table(content: Mapping[str, Any]) -> str:
         cells = [describe(m, factor) for m in metrics]
         lines.append(f"  {title} {f'[{unit}]' if unit else ''}".ljust(38)
                      + "".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)))
+    for sequence in sequences:
+        if placed := sequence.get("rig", {}).get("calibration"):
+            lines += ["", f"  cameras of {sequence['name']}, placed from the people they see:",
+                      *(f"    {line}" for line in placed)]
     frames = sum(s["counts"]["frames"] for s in sequences)
     lines += ["", f"  {frames} frames of {len(sequences)} sequence(s); alignments, counts and all other metrics are in "
                   "metrics.json"]

@@ -121,6 +121,14 @@ class RigEvaluation:
         """Moments so far."""
         return len(self._frames["frame"])
 
+    def badness(self) -> float:
+        """How bad the last moment was, for choosing what to show: millimetres per person, 400 for a missed one."""
+        matched = self._frames["matched"][-1]
+        missed = self._frames["people_true"][-1] - matched
+        error_mm = min(1e3 * self._frames["rig_w_mpjpe_pose_m"][-1], 400.0) if matched else 0.0
+        error_mm = error_mm if math.isfinite(error_mm) else 0.0
+        return float((400.0 * missed + error_mm * matched) / max(1, missed + matched))
+
     def add(self, moment: RigMoment) -> None:
         """One time step."""
         frame = self.frame_count

@@ -356,8 +356,11 @@ def _worst(evaluation: Evaluation, sequence: Mapping[str, Any]) -> str:
         false = int((frames["detections"][k] or 0) - (frames["matched"][k] or 0))
         if false:
             facts.append(f"{false} {_plural(false, 'detection')} of nobody")
-        if frames["mpjpe_mm"][k] is not None:
-            facts.append(f"MPJPE {frames['mpjpe_mm'][k]:.0f} mm")
+        for key, label, unit, factor in (("mpjpe_mm", "MPJPE", "mm", 1.0),
+                                         ("rig_w_mpjpe_pose_m", "W-MPJPE by camera poses", "mm", 1e3)):
+            error = frames[key][k] if key in frames else None
+            if error is not None:
+                facts.append(f"{label} {factor * error:.0f} {unit}")
         figures.append(_image(evaluation.folder / picture["file"], f"Frame {k}: {', '.join(facts)}. "
                               "True skeletons white, estimated ones orange."))
     return f'<div class="charts">{"".join(figures)}</div>' if figures else ""
@@ -404,7 +407,9 @@ def _not_measured(evaluations: Sequence[Evaluation]) -> str:
     undefined = dict.fromkeys(f"{key}: {m['status']}" for e in evaluations for key, m in e.pooled.items()
                               if m["value"] is None)
     datasets = sorted({str(s["dataset"]) for e in evaluations for s in e.sequences if s.get("dataset")})
-    items = [*notes, *undefined]
+    unplaced = [f"{s['name']}, {line}" for e in evaluations for s in e.sequences
+                for line in s.get("rig", {}).get("calibration", []) if "no pose" in line]
+    items = [*notes, *undefined, *unplaced]
     items.append("published protocols on " + ", ".join(sorted({p.title.split(":")[0] for p in PROTOCOLS if p.datasets
                  and "*" not in p.datasets and not any(_on_dataset(s, p) for e in evaluations for s in e.sequences)}))
                  + (f" (data evaluated: {', '.join(datasets)})" if datasets else

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.body.skeleton import PARENTS
+from human_scene_ros.evaluation.rig import RigMoment
 from human_scene_ros.evaluation.synthetic import FrameTruth, countable_people, detections
 from human_scene_ros.geometry.camera import PinholeCamera
+from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.scene import SceneEstimate
 from human_scene_ros.viewer.overview import Image8, depth_colors
 
@@ -37,6 +39,32 @@ def people_overlay(image: Image8, estimate: SceneEstimate | None, truth: FrameTr
         for body in detections(estimate):
             _skeleton(canvas, camera, np.asarray(body.joints_camera, np.float64)[:22], ESTIMATE_RGB)
     return canvas
+
+
+def rig_overlay(images: Mapping[str, Image8], moment: RigMoment, width: int = 480) -> Image8:
+    """The images of one moment side by side, two in a row, with the true people (white) and the fused ones (orange).
+
+    Args:
+        images: Camera -> (H, W, 3) RGB; cameras without an image stay gray.
+        moment: Cameras and people; every camera sees each side from its own world.
+        width: Of each image.
+    """
+    panels = []
+    for name, intrinsics in moment.cameras.items():
+        height = max(1, round(intrinsics.height * width / intrinsics.width))
+        canvas = np.full((height, width, 3), _NOTHING_RGB, np.uint8)
+        if name in images:
+            canvas = np.ascontiguousarray(cv2.resize(images[name], (width, height), interpolation=cv2.INTER_AREA))
+        camera = intrinsics.resized(width, height)
+        for people, poses, color in ((moment.truth, moment.T_world_true, TRUTH_RGB),
+                                     (moment.estimate, moment.T_world_estimate, ESTIMATE_RGB)):
+            for joints in people.joints_world if name in poses else ():
+                _skeleton(canvas, camera, np.asarray(apply(invert(poses[name]), joints), np.float64), color)
+        panels.append(canvas)
+    tall = max(panel.shape[0] for panel in panels)
+    framed = [np.pad(p, ((0, tall - p.shape[0] + 6), (0, 6), (0, 0)), constant_values=255) for p in panels]
+    framed += [np.full_like(framed[0], 255)] * (len(framed) % 2)
+    return np.vstack([np.hstack(framed[k:k + 2]) for k in range(0, len(framed), 2)])[:-6, :-6]
 
 
 def _skeleton(canvas: Image8, camera: PinholeCamera, joints: NDArray[np.float64], color: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_files import results_arguments, write_truth
+from PIL import Image
 from test_evaluate_bag import arguments
 
 from human_scene_ros.commands import evaluate_bag, evaluate_rig, report
@@ -74,6 +75,9 @@ def scores(tmp_path: Path, truth: evaluate_rig.RigTruth, **changes: float) -> di
 
 def test_what_nodes_published_gives_its_known_error(tmp_path, truth):
     values = scores(tmp_path, truth, raised_m=0.1)
+    (worst, *_) = sorted((tmp_path / "out").rglob("worst_*.jpg"))
+    with Image.open(worst) as picture:
+        assert picture.size == (966, 726)  # two by two cameras of 480 x 360
     assert values["rig_w_mpjpe_m"] == pytest.approx(0.1, abs=1e-4)
     assert values["rig_w_mpjpe_pose_m"] == pytest.approx(0.1, abs=1e-4)
     assert values["motp_m"] == pytest.approx(0.1, abs=1e-4) and values["idf1"] > 0.1
