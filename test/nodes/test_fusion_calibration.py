@@ -10,6 +10,7 @@ import pytest
 
 from human_scene_ros.commands.fusion_clip import START_NS, WORLD_FRAME, camera_names, clip_messages, write_body
 from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.message_fields import time_fields
 from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
 
@@ -65,6 +66,13 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
         play(messages[160:])
         assert set(people[-1].cameras_used) == set(names)
         assert any(p.num_views == 2 for a in people for p in a.people)
+        scene = g.call(CalibrateExtrinsics, "/human_scene_fusion/calibrate_extrinsics",
+                       CalibrateExtrinsics.Request(method=CalibrateExtrinsics.Request.METHOD_SCENE))
+        assert scene.success and "by the scene" in scene.message, scene.message
+        assert scene.extrinsics[1].source == scene.extrinsics[1].SOURCE_SCENE
+        by_scene = [message_fields.matrix_of_pose(e.pose.pose) for e in scene.extrinsics]
+        given = invert(clip.T_world_camera_given[0]) @ clip.T_world_camera_given[1]
+        np.testing.assert_allclose(invert(by_scene[0]) @ by_scene[1], given, atol=1e-4)
         bad = g.call(CalibrateExtrinsics, "/human_scene_fusion/calibrate_extrinsics",
                      CalibrateExtrinsics.Request(cameras=["nobody", names[0]]))
         assert not bad.success and "expected two or more of" in bad.message
