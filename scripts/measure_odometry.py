@@ -4,9 +4,9 @@
     ./env.sh python scripts/measure_odometry.py --suite rooms --seed 7 --worlds 6 --frames 80
     ./env.sh python scripts/measure_odometry.py --checkpoint runs/pose/ema.safetensors
 
-Prints, per world and as means: path length, ATE over path length (after SE(3)) and RMSE of the rotation between
-neighbouring frames, for each of the three; for weights with a pair head also by that head alone, and by odometry on the
-network's depth that expects the head's motion.
+Prints, per world and as means: path length, ATE over path length (after SE(3); in metres where the camera stays in its
+place) and RMSE of the rotation between neighbouring frames, for each of the three; for weights with a pair head also by
+that head alone, and by odometry on the network's depth that expects the head's motion.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from human_scene_ros.evaluation.synthetic import MIN_PATH_M
 from human_scene_ros.evaluation.trajectory import trajectory_errors
 from human_scene_ros.runtime.engine import make_stream
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
@@ -43,6 +44,7 @@ def main() -> None:
                for name, way in ways.items()}
     suite = dataclasses.replace(SUITES[arguments.suite], width=320, height=240, num_frames=arguments.frames)
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in (*streams, "standing still")}
+    in_place: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for index in range(arguments.worlds):
         world = SyntheticWorld(arguments.seed * 100_003 + index, suite)
         for stream in streams.values():
@@ -59,15 +61,17 @@ def main() -> None:
             truth.append(frame.T_world_camera)
         for name, estimate in poses.items():
             errors = trajectory_errors(np.stack(estimate), np.stack(truth), kind="se3")
-            if errors.path_length_m >= 0.1:
-                rows[name].append((errors.ate_rmse_m / errors.path_length_m, errors.rpe_rot_rmse_deg))
-                print(f"world {index} path {errors.path_length_m:.2f} m, {name:19s} ATE/path {rows[name][-1][0]:.3f}, "
-                      f"rotation {rows[name][-1][1]:.3f} deg", flush=True)
-    for name, values in rows.items():
-        if values:
-            mean, median = np.mean(values, axis=0), np.median(values, axis=0)
-            print(f"{name:19s} ATE/path mean {mean[0]:.3f} median {median[0]:.3f}, rotation mean {mean[1]:.3f} median "
-                  f"{median[1]:.3f} deg ({len(values)} worlds that move)")
+            moves = errors.path_length_m >= MIN_PATH_M
+            ate = errors.ate_rmse_m / (errors.path_length_m if moves else 1.0)
+            (rows if moves else in_place)[name].append((ate, errors.rpe_rot_rmse_deg))
+            print(f"world {index} path {errors.path_length_m:.2f} m, {name:19s} ATE{'/path' if moves else ', m'} "
+                  f"{ate:.3f}, rotation {errors.rpe_rot_rmse_deg:.3f} deg", flush=True)
+    for kind, unit, table in (("that move", "/path", rows), ("in their place", ", m", in_place)):
+        for name, values in table.items():
+            if values:
+                mean, median = np.mean(values, axis=0), np.median(values, axis=0)
+                print(f"{name:19s} ATE{unit} mean {mean[0]:.3f} median {median[0]:.3f}, rotation mean {mean[1]:.3f} "
+                      f"median {median[1]:.3f} deg ({len(values)} worlds {kind})")
 
 
 if __name__ == "__main__":
