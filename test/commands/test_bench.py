@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from human_scene_ros.commands import bench
+from human_scene_ros.commands import bench, bench_metrics
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.sources import image_codec
 
@@ -52,6 +52,17 @@ def test_both_sides_of_a_comparison_do_the_same_work():
     image = rng.integers(0, 255, (480, 640, 3), np.uint8)
     decoded = image_codec.decode_image("bgr8", 480, 640, 1920, False, image.tobytes())
     np.testing.assert_array_equal(decoded, bench._decode_row_by_row("bgr8", image.tobytes(), 1920))
+
+
+def test_metrics_are_timed_one_by_one_and_beside_the_peers():
+    """A tenth of the benchmark, in ten times the time that it may take: an order of growth, no race."""
+    report = bench_metrics.bench_metrics(1000, 10, 30)
+    assert report["total_cpu_s"] == pytest.approx(sum(report["metrics_cpu_s"].values())) and report["total_cpu_s"] < 2.0
+    assert {"mpjpe", "pa_mpjpe", "wa_mpjpe", "w_mpjpe", "rte", "jitter", "tracking"} <= set(report["metrics_cpu_s"])
+    assert report["decode_frames_per_cpu_s"] > 60.0
+    for row in report["peers"]["comparisons"]:
+        assert row["difference"] < 1e-6 and row["ratio"] == pytest.approx(row["peer_cpu_s"] / row["ours_cpu_s"])
+    assert len(report["peers"]["comparisons"]) == 2 or "not installed" in report["peers"]["missing"]
 
 
 def test_frames_are_walked_back_and_forth():

@@ -46,6 +46,23 @@ def test_undetermined_rotations_are_marked_and_nan(src):
     assert np.isnan(fit.apply(src)).all()
 
 
+@pytest.mark.parametrize("shape", [
+    (1.0, 1.0, 1.0), (1.0, 0.3, 0.08), (1.0, 0.3, 0.0), (1.0, 1e-4, 1e-6), (1.0, 0.0, 0.0)],
+                         ids=["round", "a body", "flat", "a needle", "a line"])
+def test_many_at_once_are_what_they_are_one_by_one(shape):
+    """Above some number another way of computing takes over; noise and mirrored sets are among them."""
+    rng = np.random.default_rng(3)
+    src = rng.normal(size=(100, 12, 3)) * shape
+    dst = src @ Rotation.random(100, random_state=2).as_matrix() * 2.0 + rng.normal(size=(100, 1, 3))
+    dst[::3] += rng.normal(scale=0.1 if shape[2] > 1e-3 else 0.0, size=dst[::3].shape)
+    dst[::7, :, 2] *= -1.0
+    together, alone = umeyama(src, dst), [umeyama(s, d) for s, d in zip(src, dst, strict=True)]
+    np.testing.assert_array_equal(together.degenerate, [bool(a.degenerate) for a in alone])
+    assert together.degenerate.all() == (shape[1] == 0.0)
+    for name in ("R", "s", "t"):
+        np.testing.assert_allclose(getattr(together, name), [getattr(a, name) for a in alone], atol=1e-9, err_msg=name)
+
+
 def test_points_of_weight_zero_do_not_matter(points):
     src, dst = points[0], 2.0 * points[0] + 1.0
     spoiled = dst.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sqlite3
 from pathlib import Path
@@ -336,6 +337,19 @@ def test_calibration_of_another_size_is_an_error(tmp_path: Path) -> None:
     write_topics(tmp_path / "bag", {"/cam/image_raw": raw_images(), "/cam/camera_info": infos(CAMERA.resized(32, 24))})
     with open_source(tmp_path / "bag") as source, pytest.raises(CalibrationError, match="for 32x24 px, .* is 64x48"):
         next(iter(source))
+
+
+def test_a_calibration_that_changes_holds_from_then_on(tmp_path: Path) -> None:
+    """Zoom, focus, and a driver that repeats itself: the newest CameraInfo before an image is that image's."""
+    wide, near = CAMERA, dataclasses.replace(CAMERA, fx=2.0 * CAMERA.fx)
+    with SceneBagWriter(tmp_path / "bag") as bag:
+        for i, camera in enumerate((wide, wide, near, near, wide)):
+            bag.write("/cam/camera_info", fields_of.CAMERA_INFO, fields_of.camera_info_fields(stamp(i), "cam", camera),
+                      stamp(i))
+            bag.write("/cam/image_raw", fields_of.IMAGE, fields_of.image_fields(
+                stamp(i), "cam", np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8), "rgb8"), stamp(i) + 1)
+    with open_source(tmp_path / "bag") as source:
+        assert [frame.camera for frame in source] == [wide, wide, near, near, wide]
 
 
 def test_distortion_is_removed_from_recorded_images(tmp_path: Path) -> None:
