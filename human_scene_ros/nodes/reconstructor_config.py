@@ -47,7 +47,7 @@ class InputConfig:
     rectified: Literal["auto", "always", "never"] = option(
         "auto", "Is lens distortion removed already (use P, not K and D)? auto: if the topic name has 'rect'.")
     use_depth: bool = option(False, "Take depth images (topic `depth`, 16UC1 mm or 32FC1 m, registered to the image) "
-                             "for metric scale and camera motion.")
+                             "for metric scale, the distance of people and camera motion.")
     depth_tolerance: float = option(0.02, "Seconds between an image and its depth image, at most.", low=0.0, high=1.0)
     silence_warning: float = option(5.0, "Seconds without an image until diagnostics warn.", low=0.5,
                                     high=3600.0, dynamic=True)

@@ -1,8 +1,9 @@
-"""Metric scale of the depth map by the people in it: bodies have a known size, so they know how far away they are.
+"""People and metric depth: the scale of the map by the bodies in it, and the bodies where a depth sensor sees them.
 
-The head is put where the map says; the body hangs below it, metric. If the map is too small the body is too near and
-its projected head-pelvis segment longer than it looks in the image (`body.scale`, after CHROMM). One factor on the map
-makes the two equal; the median over people and frames is what is used.
+Bodies have a known size, so they know how far away they are. The head is put where the map says; the body hangs below
+it, metric. If the map is too small the body is too near and its projected head-pelvis segment longer than it looks in
+the image (`body.scale`, after CHROMM). One factor on the map makes the two equal; the median over people and frames is
+what is used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from human_scene_ros.geometry.camera import PinholeCamera
 KEPT_SAMPLES = 300
 DOUBT_SAMPLES = 8.0  # so many samples move the scale half of the way
 FACE_M = 0.1  # the map ends at the skin, the head joint lies behind it
+MAX_SENSED_RATIO = 2.0  # a sensor that disagrees by more sees something else in front of the head
 PATCH_PX = 2  # half the side of the patch of the map that is read at the head
 MIN_PATCH_PX = 5
 
@@ -56,6 +58,25 @@ def scale_from_samples(log_scales: Sequence[float]) -> float:
     """The factor on the map: their median, held back while they are few; 1 without."""
     n = len(log_scales)
     return float(np.exp(np.median(log_scales) * n / (n + DOUBT_SAMPLES))) if n else 1.0
+
+
+def sensed_ratios(depth_m: NDArray[np.floating], person: NDArray[np.bool_], camera: PinholeCamera,
+                  joints_camera: Sequence[NDArray[np.floating]]) -> list[float]:
+    """Distance of each head by a depth sensor over its estimated one; 1 where the sensor does not see it.
+
+    Args:
+        depth_m: (h, w) the sensor's, metres along z; 0 or NaN where unknown.
+        person: (h, w) person mask.
+        camera: Intrinsics of both.
+        joints_camera: (J > 15, 3) of each body.
+    """
+    depth_m = np.where(depth_m > 0.0, depth_m, np.nan)
+    ratios = []
+    for joints in joints_camera:
+        at = _depth_at(camera.project(joints[HEAD].astype(np.float64)), depth_m, person) + FACE_M
+        ratio = at / float(joints[HEAD, 2]) if joints[HEAD, 2] > 0.0 else 0.0
+        ratios.append(ratio if 1.0 / MAX_SENSED_RATIO < ratio < MAX_SENSED_RATIO else 1.0)
+    return ratios
 
 
 def _depth_at(uv_px: NDArray[np.floating], depth_m: NDArray[np.floating], person: NDArray[np.bool_]) -> float:

@@ -35,7 +35,7 @@ from human_scene_ros.model.types import NetworkOutput, StreamState
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, OdometryState
 from human_scene_ros.runtime.pair_motion import PairState, follow
 from human_scene_ros.runtime.people import label_people, people_from_network
-from human_scene_ros.runtime.scale import KEPT_SAMPLES, people_log_scales, scale_from_samples
+from human_scene_ros.runtime.scale import KEPT_SAMPLES, people_log_scales, scale_from_samples, sensed_ratios
 from human_scene_ros.runtime.tracks import (
     Observation,
     SmoothingConfig,
@@ -76,7 +76,7 @@ class StreamConfig:
             else its pair head; "guarded": by odometry that expects the motion of that head, which holds where tracking
             fails, unless the frame has a hint; "static": never moves.
         reset_interval: Frames after which the recurrent state starts afresh, poses being chained; 0 = never.
-        use_depth: Take metric scale from the frame's depth image when it has one.
+        use_depth: Take metric scale of the map and distance of the people from the frame's depth image when it has one.
         depth_scale_ema: Share of each new frame in the running depth scale.
         scale_source: "auto": depth where `use_depth` finds it, else the network's own; "people": without depth the map
             is brought to the size of the bodies in it (`runtime.scale`); "odometry": each frame's depth is also
@@ -251,7 +251,13 @@ class HumanSceneStream:
             scale, log_scale, source = self._scale(frame, camera, dense_camera, dense, memory)
             dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(scale))
         with clock("bodies"):
-            observations = self._observations(output, placement, camera, scale, tensor.shape[2:])
+            # A window head tells distance from size and focal length, whatever the scale of the map.
+            windowed = self.network.config.body_head == "window"
+            observations = self._observations(output, placement, camera, 1.0 if windowed else scale, tensor.shape[2:])
+            if source == ScaleSource.DEPTH and frame.depth_m is not None:
+                ratios = sensed_ratios(_sampled(frame.depth_m, camera, dense_camera), dense.person, dense_camera,
+                                       [o.joints_camera for o in observations])
+                observations = [_moved(o, ratio) for o, ratio in zip(observations, ratios, strict=True)]
             dense, scale, source, people_log_scales = self._scale_by_people(
                 dense, scale, source, dense_camera, camera, observations, memory)
         with clock("odometry"):
@@ -259,7 +265,7 @@ class HumanSceneStream:
             T_origin_camera, status, odometry, dense, ratio = self._camera_pose(
                 frame, camera, dense_camera, dense, T_chain, pair, scale, source, memory)
             if ratio != 1.0:
-                observations = self._rescaled(observations, ratio)
+                observations = observations if windowed else [_moved(o, ratio) for o in observations]
                 scale, source = scale * ratio, ScaleSource.ODOMETRY
         with clock("world"):
             world = memory.world or self._align(dense, observations)
@@ -428,15 +434,6 @@ class HumanSceneStream:
         apart = np.linalg.norm((a[:2] / a[2] - b[:2] / b[2]) * nearer)
         return bool(apart < self.config.duplicate_distance_m)
 
-    def _rescaled(self, observations: list[Observation], ratio: float) -> list[Observation]:
-        """The bodies moved along their head's ray."""
-        moved = []
-        for o in observations:
-            by = (o.joints_camera[HEAD] * (ratio - 1.0)).astype(np.float32)
-            parameters = dataclasses.replace(o.parameters, transl=o.parameters.transl + by)
-            moved.append(dataclasses.replace(o, parameters=parameters, joints_camera=o.joints_camera + by))
-        return moved
-
     def _follow_pair(self, image: torch.Tensor, camera: PinholeCamera, dense: _Dense,
                      memory: StreamMemory) -> PairState | None:
         """The pair head's state after this image, where its motion is wanted and the network has no pose head."""
@@ -512,6 +509,13 @@ class _Clock:
         began = time.perf_counter()
         yield
         self.stage_ms[name] = (time.perf_counter() - began) * 1e3
+
+
+def _moved(observation: Observation, ratio: float) -> Observation:
+    """The body moved along its head's ray."""
+    by = (observation.joints_camera[HEAD] * (ratio - 1.0)).astype(np.float32)
+    parameters = dataclasses.replace(observation.parameters, transl=observation.parameters.transl + by)
+    return dataclasses.replace(observation, parameters=parameters, joints_camera=observation.joints_camera + by)
 
 
 def _sampled(values: NDArray, camera: PinholeCamera, target: PinholeCamera) -> NDArray:

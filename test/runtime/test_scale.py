@@ -17,6 +17,7 @@ from human_scene_ros.runtime.scale import (
     KEPT_SAMPLES,
     people_log_scales,
     scale_from_samples,
+    sensed_ratios,
 )
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.scene import ScaleSource
@@ -107,3 +108,38 @@ def test_the_stream_scales_the_map_and_leaves_the_bodies():
         np.testing.assert_allclose(y.joints_camera, z.joints_camera, atol=1e-5)
     right.reset()
     assert right.state().people_log_scales == ()
+
+
+def test_people_stand_where_a_depth_sensor_sees_their_heads():
+    people = [person(-0.6, 3.0), person(0.7, 4.2), person(0.0, -2.0)]
+    seen = map_of(people[:2])
+    nearer = [body * np.float32(0.8) for body in people[:2]]  # on the same rays
+    np.testing.assert_allclose(sensed_ratios(seen, SEEN, DENSE, nearer), 1.0 / 0.8, rtol=1e-5)
+    holes = seen.copy()
+    holes[::2], holes[1::2, ::3] = 0.0, np.nan
+    np.testing.assert_allclose(sensed_ratios(holes, SEEN, DENSE, nearer), 1.0 / 0.8, rtol=1e-5)
+    assert sensed_ratios(seen, SEEN, DENSE, [people[2]]) == [1.0], "behind the camera"
+    assert sensed_ratios(seen, ~SEEN, DENSE, nearer) == [1.0, 1.0], "no person's pixels"
+    assert sensed_ratios(0.3 * seen, SEEN, DENSE, nearer) == [1.0, 1.0], "something in front of them"
+    assert sensed_ratios(0.0 * seen, SEEN, DENSE, nearer) == [1.0, 1.0], "no reading"
+
+
+def test_the_stream_puts_people_at_their_sensed_depth():
+    """The demo recording with a sensor that sees all people 20 % farther away than the network does."""
+    shipped = make_stream(engine="torch", config=StreamConfig(camera_pose="static"))
+    with open_source(str(REPOSITORY / "demo" / "recording")) as source:
+        frame = next(f for i, f in enumerate(source) if i == 24)
+    plain = shipped.step(frame)
+    depth = np.full(frame.image.shape[:2], 6.0, np.float32)
+    nearest_last = sorted(plain.bodies, key=lambda b: -b.joints_camera[15, 2])
+    for body in nearest_last:
+        u, v = np.rint(frame.camera.project(body.joints_camera[15].astype(np.float64))).astype(int)
+        depth[max(0, v - 20):v + 21, max(0, u - 20):u + 21] = 1.2 * body.joints_camera[15, 2] - FACE_M
+    shipped.reset()
+    sensed = shipped.step(dataclasses.replace(frame, depth_m=depth))
+    assert sensed.scale_source == ScaleSource.DEPTH
+    ratios = [b.joints_camera[15, 2] / a.joints_camera[15, 2]
+              for a, b in zip(plain.bodies, sensed.bodies, strict=True)]
+    assert len(ratios) >= 2 and np.count_nonzero(np.isclose(ratios, 1.2, rtol=0.01)) >= 2
+    # Nobody follows the scale of the map, which is another thing.
+    assert all(np.isclose(r, 1.0, atol=1e-3) or np.isclose(r, 1.2, rtol=0.01) for r in ratios)
