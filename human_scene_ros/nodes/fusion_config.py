@@ -19,6 +19,7 @@ class CameraConfig:
     """One camera of the rig; its parameters begin with its name."""
 
     bodies_topic: str = option("", "SmplxBodyArray of this camera; empty = <camera>/human_scene/bodies.")
+    map_topic: str = option("", "PointCloud2 of this camera's map; empty = map/cloud beside its bodies.")
     extrinsics_source: Literal["tf", "file", "topic"] = option(
         "tf", "Where its pose comes from: tf; file: extrinsics.file; topic: camera_pose inside its body messages.")
 
@@ -93,6 +94,18 @@ class ExtrinsicsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FusionMapConfig:
+    """One map out of those of the cameras' reconstructors, which must have map.enabled."""
+
+    enabled: bool = option(False, "Merge the ~/map/cloud of all reconstructors into map/cloud.")
+    voxel: float = option(0.05, "Metres, edge of a voxel.", low=0.005, high=1.0)
+    max_points: int = option(2000000, "Voxels at most.", low=1000, high=50000000)
+    max_bytes: int = option(450000, "Bytes of one map/cloud message at most; thinned to fit.", low=1600,
+                            high=1000000000, dynamic=True)
+    rate: float = option(0.5, "Merged maps per second at most.", low=0.01, high=100.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class FusionTfConfig:
     """Which transforms are sent. A calibration that is applied always goes to /tf_static."""
 
@@ -122,6 +135,7 @@ class FusionNodeConfig:
     fuse: FuseConfig = FuseConfig()
     person: PersonConfig = PersonConfig()
     extrinsics: ExtrinsicsConfig = ExtrinsicsConfig()
+    map: FusionMapConfig = FusionMapConfig()
     tf: FusionTfConfig = FusionTfConfig()
     diagnostics: FusionDiagnosticsConfig = FusionDiagnosticsConfig()
     autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")

@@ -24,6 +24,7 @@ from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -48,6 +49,7 @@ from human_scene_ros.nodes import convert, qos
 from human_scene_ros.nodes.diagnostics import Level, Throttle
 from human_scene_ros.nodes.fusion_config import FusionNodeConfig, camera_config, config_for, time_offset_s
 from human_scene_ros.nodes.fusion_health import FusionHealth
+from human_scene_ros.nodes.fusion_map import MergedMap
 from human_scene_ros.nodes.fusion_people import CameraBodies, FusedSet, FusionPeople, pelvis_pose
 from human_scene_ros.nodes.fusion_rig import Matrix, Rig, places_of
 from human_scene_ros.nodes.parameters import NodeParameters
@@ -78,6 +80,7 @@ class FusionNode(LifecycleNode):
         self._people: FusionPeople | None = None
         self._rig: Rig | None = None
         self._memory = PeopleMemory(self.cameras, self.config.extrinsics.keep)
+        self._map = MergedMap(self.cameras, self.config.map) if self.config.map.enabled else None
         self._scene = PoseMemory(self.cameras, self.config.extrinsics.keep)
         self._health = FusionHealth(self.get_name(), self.cameras)
         self._sync: Synchroniser[CameraBodies] | None = None
@@ -88,13 +91,15 @@ class FusionNode(LifecycleNode):
         self._status_s = 0.0  # when the last status was sent
         self._output_due = Throttle()
         self._calibrating: Future | None = None
-        self._body_subscriptions: list[Any] = []
+        self._inputs: list[Any] = []
         self._static = StaticTransforms(self)
         self._listener = TfListener(self, self._tree, self._drain)
         self._people_publisher = qos.create_publisher(self, FusedPersonArray, "people", qos.reliable(10))
         self._extrinsics_publisher = qos.create_publisher(self, CameraExtrinsicsArray, "extrinsics", qos.latched(1))
         self._associations_publisher = qos.create_publisher(self, FusionAssociations, "~/associations",
                                                             qos.reliable(10))
+        self._map_publisher = qos.create_publisher(self, PointCloud2, "map/cloud", qos.latched(1)) if (
+            self._map is not None) else None
         self._status_publisher = qos.create_publisher(self, SceneStatus, "~/status", qos.latched(1))
         self._diagnostics_publisher = qos.create_publisher(self, DiagnosticArray, "/diagnostics", qos.reliable(10))
         self._tf_publisher = qos.create_publisher(self, TFMessage, "/tf", qos.reliable(100))
@@ -107,6 +112,8 @@ class FusionNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time stands still while a bag is paused
         self.create_timer(POLL_PERIOD_S, self._poll, clock=steady)
         self.create_timer(self.config.diagnostics.period, self._report, clock=steady)
+        if self._map is not None:
+            self.create_timer(1.0 / self.config.map.rate, self._publish_map, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
             post_callback=lambda jump: self._tree.clear())
@@ -145,6 +152,8 @@ class FusionNode(LifecycleNode):
         frames = {name: (frame.stamp_ns, frame.item) for name, frame in moment.members.items()}
         for name, (stamp_ns, bodies) in frames.items():
             self._memory.add(name, stamp_ns * 1e-9, bodies.bodies)
+            if self._map is not None:
+                self._map.place(name, bodies.message, poses[name])
             T_world_camera = self._rig.pose_in_message(bodies.message)[0]
             if T_world_camera is not None:
                 self._scene.add(name, stamp_ns * 1e-9, T_world_camera)
@@ -175,6 +184,22 @@ class FusionNode(LifecycleNode):
             self._associations_publisher.publish(convert.fill(FusionAssociations(), fusion_fields.associations_fields(
                 stamp_ns, world, fused.cameras, fused.track_ids, ids, frame.detection_status, frame.residual_m,
                 frame.depth_fraction, frame.cycle_violation_rate)))
+
+    def _on_map(self, camera: str, message: PointCloud2) -> None:
+        assert self._map is not None
+        try:
+            self._map.take(camera, message)
+        except HumanSceneError as error:
+            if self._health.notes.add(f"map {camera}", Level.ERROR, f"{camera}: map left out: {error}"):
+                self.get_logger().error(f"{camera}: map left out: {error}")
+
+    def _publish_map(self) -> None:
+        if self._map is None or self._map_publisher is None or not self._map.changed:
+            return
+        points, colors = self._map.merged()
+        step = message_fields.stride_for(len(points), 1, 16, self.config.map.max_bytes)
+        self._map_publisher.publish(convert.fill(PointCloud2(), message_fields.point_cloud_fields(
+            self._newest_ns, self.config.world_frame, points[::step], colors[::step])))
 
     # --- sets that wait for /tf ----------------------------------------------------------------------------------
 
@@ -215,6 +240,8 @@ class FusionNode(LifecycleNode):
         self._people.reset()
         self._memory.clear()
         self._scene.clear()
+        if self._map is not None:
+            self._map.clear()
         self.get_logger().info(f"people forgotten: {reason}")
 
     def _latency_s(self, stamp_ns: int) -> float:
@@ -335,6 +362,10 @@ class FusionNode(LifecycleNode):
         return self.resolve_topic_name(camera_config(self.config, camera).bodies_topic or
                                        f"{camera}/human_scene/bodies")
 
+    def _map_topic(self, camera: str) -> str:
+        beside = self._topic(camera).rsplit("/", 1)[0] + "/map/cloud"
+        return self.resolve_topic_name(camera_config(self.config, camera).map_topic or beside)
+
     def _silence(self, camera: str) -> str:
         return (f"no bodies of camera {camera} for {self._health.silent_s(camera):.0f} s on {self._topic(camera)} "
                 f"(offered: {qos.offered(self, self._topic(camera))})")
@@ -420,9 +451,13 @@ class FusionNode(LifecycleNode):
         self._sync = Synchroniser(self.cameras, _sync_config(self.config),
                                   {name: _offset_ns(self.config, name) for name in self.cameras})
         self._segment = None
-        self._body_subscriptions = [
+        self._inputs = [
             self.create_subscription(SmplxBodyArray, self._topic(name), functools.partial(self._on_bodies, name),
                                      qos.reliable(50)) for name in self.cameras]
+        if self._map is not None:
+            self._inputs += [
+                self.create_subscription(PointCloud2, self._map_topic(name), functools.partial(self._on_map, name),
+                                         qos.latched(1)) for name in self.cameras]
         result = super().on_activate(state)
         self._report()
         self.get_logger().info(f"ready: {', '.join(self._topic(name) for name in self.cameras)}")
@@ -439,6 +474,8 @@ class FusionNode(LifecycleNode):
         self._people = self._rig = None
         self._memory.clear()
         self._scene.clear()
+        if self._map is not None:
+            self._map.clear()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -447,9 +484,9 @@ class FusionNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def _stop(self) -> None:
-        for subscription in self._body_subscriptions:
+        for subscription in self._inputs:
             self.destroy_subscription(subscription)
-        self._body_subscriptions = []
+        self._inputs = []
         self._waiting.clear()
         if self._sync is not None:
             self._counters, self._sync = self._sync.counters, None

@@ -260,6 +260,31 @@ def point_cloud_fields(stamp_ns: int, frame_id: str, points: NDArray[np.floating
             "data": octets.reshape(-1), "is_dense": len(shape) == 1}
 
 
+def points_of_cloud(cloud: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """(N, 3) finite points of a PointCloud2 in its own frame, and their (N, 3) RGB, white where there is none.
+
+    Raises:
+        MessageError: x, y, z are missing or no float32, or the data is shorter than it says.
+    """
+    offsets = {f.name: int(f.offset) for f in cloud.fields if int(f.datatype) == 7 or f.name == "rgb"}
+    count, step = int(cloud.width) * int(cloud.height), int(cloud.point_step)
+    if not {"x", "y", "z"} <= set(offsets) or cloud.is_bigendian:
+        raise MessageError(f"cloud has the fields {[f.name for f in cloud.fields]}; expected little-endian float32 x, "
+                           "y, z")
+    data = np.frombuffer(bytes(cloud.data), np.uint8)
+    if len(data) < count * step:
+        raise MessageError(f"cloud has {len(data)} bytes; expected {count} points of {step} bytes")
+    rows = data[:count * step].reshape(count, step)
+
+    def column(name: str) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(rows[:, offsets[name]:offsets[name] + 4])
+
+    points = np.column_stack([column(axis).view(np.float32)[:, 0] for axis in "xyz"])
+    colors = column("rgb")[:, 2::-1] if "rgb" in offsets else np.full((count, 3), 255, np.uint8)
+    known = np.isfinite(points).all(axis=1)
+    return points[known], colors[known].copy()
+
+
 def scene_cloud_fields(estimate: SceneEstimate, frame_id: str, options: CloudOptions) -> Fields:
     """`POINT_CLOUD` of one estimate in its camera frame, thinned to the byte budget."""
     height, width = estimate.confidence.shape

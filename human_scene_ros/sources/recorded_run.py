@@ -29,7 +29,7 @@ from human_scene_ros.scene import (
 )
 from human_scene_ros.sources.bag_reader import BagReader
 from human_scene_ros.sources.image_codec import decode_depth_message
-from human_scene_ros.sources.message_fields import matrix_of_pose, stamp_ns_of
+from human_scene_ros.sources.message_fields import matrix_of_pose, points_of_cloud, stamp_ns_of
 from human_scene_ros.sources.reader import open_source
 
 _HEAD = 15
@@ -152,6 +152,4 @@ class RecordedRun:
         cloud = max(self.messages(self._map), key=lambda m: stamp_ns_of(m.header.stamp), default=None)
         if cloud is None or math.prod((cloud.width, cloud.height)) == 0:
             return None
-        words = np.frombuffer(bytes(cloud.data), np.float32).reshape(-1, cloud.point_step // 4)
-        packed = np.ascontiguousarray(words[:, 3]).view(np.uint8).reshape(-1, 4)
-        return words[:, :3].copy(), packed[:, 2::-1].copy()
+        return points_of_cloud(cloud)

@@ -25,6 +25,7 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
     """Two cameras nobody has placed; after the service both take part, and /tf_static says where they stand."""
     pytest.importorskip("rclpy")
     from ros_graph import graph
+    from sensor_msgs.msg import PointCloud2
     from tf2_msgs.msg import TFMessage
 
     from human_scene_ros.msg import FusedPersonArray, SmplxBodyArray
@@ -37,7 +38,8 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
     write_body(body)
     messages = exact_messages(clip, names, body)
     with graph(74, tmp_path) as g:
-        process = g.start("fusion_node", {"cameras": names, "body": str(body), "person.timeout": 0.5})
+        process = g.start("fusion_node", {"cameras": names, "body": str(body), "person.timeout": 0.5,
+                                          "map.enabled": True, "map.rate": 5.0})
         publishers = {n: g.publisher(SmplxBodyArray, f"/{n}/human_scene/bodies", qos.reliable(50)) for n in names}
         people = g.collect(FusedPersonArray, "/people")
         static = g.collect(TFMessage, "/tf_static", qos.latched(10))
@@ -66,6 +68,16 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
         play(messages[160:])
         assert set(people[-1].cameras_used) == set(names)
         assert any(p.num_views == 2 for a in people for p in a.people)
+        # --- the map of a reconstructor, whose world is another one, in the world of the rig
+        merged = g.collect(PointCloud2, "/map/cloud", qos.latched(1))
+        wall = np.random.default_rng(0).uniform(-1.0, 1.0, (200, 3)).astype(np.float32)
+        own = g.publisher(PointCloud2, f"/{names[0]}/human_scene/map/cloud", qos.latched(1))
+        own.publish(convert.fill(PointCloud2(), message_fields.point_cloud_fields(0, "own", wall, None)))
+        g.wait(lambda: merged and merged[-1].width, "the merged map")
+        expected = apply(invert(clip.T_world_camera_given[0]), wall)  # the first camera stands at the origin here
+        seen, _ = message_fields.points_of_cloud(merged[-1])
+        assert merged[-1].header.frame_id == "map" and len(seen) > 150
+        assert np.linalg.norm(seen[:, None] - expected[None], axis=2).min(axis=1).max() < 0.05
         scene = g.call(CalibrateExtrinsics, "/human_scene_fusion/calibrate_extrinsics",
                        CalibrateExtrinsics.Request(method=CalibrateExtrinsics.Request.METHOD_SCENE))
         assert scene.success and "by the scene" in scene.message, scene.message
