@@ -95,6 +95,9 @@ class TrainConfig:
                               f"clip_frames = {self.clip_frames}: all must be positive")
         if self.stage == "pose" and self.clip_frames < 2:
             raise ConfigError(f"train: clip_frames = {self.clip_frames}: the pose stage needs pairs, at least 2")
+        if self.stage == "pose" and self.precision != "float32":
+            raise ConfigError(f"train: precision = '{self.precision}': the pose stage solves for poses, which needs "
+                              f"'float32'")
         if not 0.0 <= self.predicted_masks <= 1.0:
             raise ConfigError(f"train.predicted_masks = {self.predicted_masks}: expected a fraction from 0 to 1")
         if not 0.0 <= self.ema < 1.0:
@@ -120,7 +123,7 @@ PRESETS = {
     "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
     # Camera motion between two images, for weights that exist: near pairs first, then up to three frames apart.
     "nano-pose": TrainConfig(stage="pose", predicted_masks=0.1, minutes=25.0, batch_clips=4, clip_frames=4, burn_in=0,
-                             learning_rate=2e-3, warmup_steps=30, weight_decay=0.01, ema=0.99),
+                             learning_rate=2e-3, warmup_steps=30, weight_decay=0.01, ema=0.99, precision="float32"),
     "prompt-672s": TrainConfig(preset="human3r_672s", stage="prompt", minutes=600.0, batch_clips=2, clip_frames=4,
                                burn_in=0, learning_rate=1e-4, head_jitter_px=0.0, depth_jitter=0.0, min_person_px=40.0,
                                validation_clips=8),

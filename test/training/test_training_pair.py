@@ -185,4 +185,6 @@ def test_the_pose_stage_says_what_it_needs(shards, tmp_path):
     with pytest.raises(ConfigError, match=r"--scene nano"):
         training.train(shards, tmp_path, PRESETS["nano-pose"])
     with pytest.raises(ConfigError, match="clip_frames = 1: the pose stage needs pairs"):
-        TrainConfig(stage="pose", clip_frames=1)
+        TrainConfig(stage="pose", clip_frames=1, precision="float32")
+    with pytest.raises(ConfigError, match="needs 'float32'"):
+        TrainConfig(stage="pose", clip_frames=2)
