@@ -201,11 +201,15 @@ def network_config(config: TrainConfig) -> NetworkConfig:
 
 
 def start_from(network: HumanSceneNetwork, scene: Path | None, bodies: Path | None) -> None:
-    """Begin with the weights of earlier stages: the whole network of `scene`, the window head of `bodies`."""
+    """Begin with the weights of earlier stages: the whole network of `scene`, the window head of `bodies`.
+
+    A pair head is taken from `scene` if both have one, begins anew if only `network` has, and is left out otherwise.
+    """
     if scene is not None:
+        own = {name: value for name, value in network.state_dict().items() if name.startswith("pair_pose.")}
         given = load_network(scene)[0].state_dict()
-        new = {name: value for name, value in network.state_dict().items() if name.startswith("pair_pose.")}
-        network.load_state_dict(new | given)
+        network.load_state_dict(own | {name: value for name, value in given.items()
+                                       if name in own or not name.startswith("pair_pose.")})
     if bodies is not None:
         source = load_network(bodies)[0].downstream_head.window
         network.downstream_head.window.load_state_dict(source.state_dict())

@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.model.checkpoint import load_network
+from human_scene_ros.model.network import HumanSceneNetwork
 from human_scene_ros.model.pair_pose import (
     CHANNELS,
     PATCH_PX,
@@ -25,6 +26,7 @@ from human_scene_ros.model.pair_pose import (
     solve_motion,
     window_px,
 )
+from human_scene_ros.model.presets import PRESETS as NETWORK_PRESETS
 from human_scene_ros.synthetic.dataset import list_shards, open_shard, write_shards
 from human_scene_ros.synthetic.world import WorldConfig
 from human_scene_ros.training import train as training
@@ -179,6 +181,11 @@ def test_the_pose_stage_adds_a_head_and_leaves_the_rest(shards, tmp_path):
     after = network.state_dict()
     assert {name for name in after if name not in before} == {name for name in after if name.startswith("pair_pose.")}
     assert all(torch.equal(after[name], value) for name, value in before.items() if not name.startswith("pair_pose."))
+    # The other stages begin with such weights too, without the head; the pose stage goes on with it.
+    plain, again = HumanSceneNetwork(NETWORK_PRESETS["nano"]), HumanSceneNetwork(network.config)
+    for begun in (plain, again):
+        training.start_from(begun, tmp_path / "ema.safetensors", None)
+        assert all(torch.equal(value, after[name]) for name, value in begun.state_dict().items())
 
 
 def test_the_pose_stage_says_what_it_needs(shards, tmp_path):
