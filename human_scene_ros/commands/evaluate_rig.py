@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from human_scene_ros.commands import evaluation_output as output
 from human_scene_ros.errors import HumanSceneError, SourceError
-from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment
+from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment, SeenPeople
 from human_scene_ros.evaluation.sequence import SequenceResult
 from human_scene_ros.evaluation.trajectory import associate
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -93,6 +93,7 @@ class RigEstimate:
     stamp_ns: int
     people: People
     T_world_camera: Mapping[str, Array]
+    seen: SeenPeople | None = None
 
 
 # --- truth -------------------------------------------------------------------------------------------------------
@@ -282,9 +283,13 @@ def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object])
             poses = {**truth.standing, **{name: T for name, T in known.items() if T is not None}}
         fused = people.step(moment.stamp_ns, {name: (m.stamp_ns, m.item) for name, m in moment.members.items()},
                             {name: poses.get(name) for name in names})
+        heads = [PinholeCamera(int(m.item.message.width), int(m.item.message.height),
+                               *(float(v) for v in m.item.message.intrinsics)).project(m.item.head_camera)
+                 for m in moment.members.values()]
+        seen_now = SeenPeople(fused.cameras, np.concatenate([np.empty((0, 2)), *heads]), fused.frame.detection_person)
         estimates.append(RigEstimate(moment.stamp_ns, _people({
             p.body.track_id: p.body.joints_camera[:JOINTS].astype(np.float64) for p in fused.people
-            if p.body.track_state == TrackState.CONFIRMED}), poses))
+            if p.body.track_state == TrackState.CONFIRMED}), poses, seen_now))
     facts["fusion"] = dataclasses.asdict(synchroniser.counters)
     return estimates, facts
 
@@ -305,7 +310,7 @@ def moments(truth: RigTruth, estimates: list[RigEstimate], max_frames: int = 0) 
     for k, stamp_ns in enumerate(stamps.tolist()):
         estimate = estimates[partner[k]] if k in partner else RigEstimate(stamp_ns, nobody, {})
         yield RigMoment(stamp_ns, truth.cameras, truth.poses(stamp_ns), estimate.T_world_camera,
-                        truth.people[stamp_ns], estimate.people)
+                        truth.people[stamp_ns], estimate.people, estimate.seen)
 
 
 def score(truth: RigTruth, estimates: list[RigEstimate], chunk: int, folder: Path, *, max_frames: int = 0,

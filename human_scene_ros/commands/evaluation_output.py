@@ -53,6 +53,7 @@ TABLE = (
     ("rig_pa_mpjpe_m", "rig PA-MPJPE", 1.0, "m"), ("rig_te_m", "rig camera TE", 1.0, "m"),
     ("rig_s_te_m", "rig camera s-TE", 1.0, "m"), ("rig_ae_deg", "rig camera AE", 1.0, "deg"),
     ("rig_rra_10deg", "rig RRA@10", 1.0, ""), ("rig_cca_10pct", "rig CCA@10", 1.0, ""),
+    ("association_accuracy", "pairs of views decided right", 100.0, "%"),
     ("rig_s_cca_10pct", "rig s-CCA@10", 1.0, ""),
     ("latency_p50_ms", "latency p50", 1.0, "ms"), ("latency_p95_ms", "latency p95", 1.0, "ms"),
 )

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.body.skeleton import HEAD, NECK
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.evaluation import metrics
 from human_scene_ros.evaluation.alignment import umeyama
-from human_scene_ros.evaluation.matching import precision_recall_f1
+from human_scene_ros.evaluation.matching import match_nearest, pair_association, precision_recall_f1
 from human_scene_ros.evaluation.sequence import JOINTS, Rows, SequenceResult, frame_rate
 from human_scene_ros.evaluation.synthetic import MATCH_LIMIT
 from human_scene_ros.evaluation.tracking import TrackingAccumulator
@@ -34,6 +34,7 @@ from human_scene_ros.geometry.transform import apply, invert
 
 Array = NDArray[np.float64]
 
+_SHOULDERS = (16, 17)
 _ANGLES_DEG = (10.0, 15.0)  # of RRA: HAMSt3R prints 10, HSfM 15
 _SHARES_PCT = (10.0, 15.0)  # of CCA, of the scene's scale
 
@@ -60,6 +61,21 @@ class People:
 
 
 @dataclasses.dataclass(frozen=True)
+class SeenPeople:
+    """The detections of all cameras around one moment.
+
+    Args:
+        camera: (D,) names.
+        head_uv_px: (D, 2) in the images.
+        number: (D,) fused person that each was taken for; -1 = nobody.
+    """
+
+    camera: tuple[str, ...]
+    head_uv_px: Array
+    number: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
 class RigMoment:
     """One time step.
 
@@ -70,6 +86,7 @@ class RigMoment:
         T_world_estimate: Camera -> (4, 4) in the estimate's world; cameras whose pose is not known are left out.
         truth: Everybody who is there.
         estimate: Everybody who was found; not who is only extrapolated.
+        seen: What each camera saw and for whom it was taken; None = nobody tells.
     """
 
     stamp_ns: int
@@ -78,6 +95,7 @@ class RigMoment:
     T_world_estimate: Mapping[str, Array]
     truth: People
     estimate: People
+    seen: SeenPeople | None = None
 
 
 @dataclasses.dataclass
@@ -115,6 +133,7 @@ class RigEvaluation:
         self._cameras: set[str] = set()
         self._counts = np.zeros(3, int)  # right, false, missed
         self._joint_errors: list[tuple[Array, Array]] = []
+        self._pairs: NDArray[np.int64] | None = None  # of detections: right, taken for one, are one, all
 
     @property
     def frame_count(self) -> int:
@@ -141,6 +160,9 @@ class RigEvaluation:
         row.update(frame=frame, stamp_ns=moment.stamp_ns, people_true=len(truth.number),
                    detections=len(moment.estimate.number), matched=len(pairs))
         self._counts += (len(pairs), len(moment.estimate.number) - len(pairs), len(truth.number) - len(pairs))
+        if moment.seen is not None:
+            counts = np.array(_pair_counts(moment, moment.seen), np.int64)
+            self._pairs = counts if self._pairs is None else self._pairs + counts
         true_poses, poses = (np.array([side[name] for name in names], np.float64).reshape(-1, 4, 4)
                              for side in (moment.T_world_true, moment.T_world_estimate))
         if len(names) >= 2:
@@ -216,6 +238,7 @@ class RigEvaluation:
             reason = NO_TRUTH if not truths and name in _PEOPLE else NO_MATCH if name in _PEOPLE and not right \
                 else DEGENERATE if len(self._cameras) >= 2 else NO_MATCH
             values[name] = Metric.of(metrics.nanmean(column), how, int(np.isfinite(column).sum()), "sequences", reason)
+        self._finish_association(values)
         self._finish_tracking(values, truths)
         self._finish_motion(values, NO_TRUTH if not truths else NO_MATCH)
         counts: dict[str, int | float] = {
@@ -235,6 +258,18 @@ class RigEvaluation:
         values["motp_m"] = Metric.of(scores.motp, how, max(truths - scores.misses, 0), undefined=NO_MATCH)
         for name in ("switches", "fragmentations"):
             values[f"track_{name}"] = Metric(float(getattr(scores, name)), "none", 1.0, "sum")
+
+    def _finish_association(self, values: dict[str, Metric]) -> None:
+        """Over all pairs of detections of different cameras, as CHROMM counts them."""
+        if self._pairs is None:
+            return
+        right, positive, same, pairs = (int(v) for v in self._pairs)
+        precision, recall, _ = precision_recall_f1(right, positive - right, same - right)
+        accuracy = (pairs - positive - same + 2 * right) / pairs if pairs else math.nan
+        for name, value, weight in (("precision", precision, positive), ("recall", recall, same),
+                                    ("accuracy", accuracy, pairs)):
+            values[f"association_{name}"] = Metric.of(value, "pairs of detections of two cameras", weight,
+                                                      undefined=NO_MATCH)
 
     def _finish_motion(self, values: dict[str, Metric], undefined: str) -> None:
         """Motion of every person in the world: the best match of each moment."""
@@ -312,6 +347,25 @@ def match_in_images(moment: RigMoment, truth: People) -> list[tuple[int, int]]:
     # A forbidden pair costs more than all allowed ones together: first as many pairs as possible.
     rows, columns = linear_sum_assignment(np.where(near, cost, 10.0 * (1 + min(cost.shape))))
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if near[i, j]]
+
+
+def _pair_counts(moment: RigMoment, seen: SeenPeople) -> tuple[int, int, int, int]:
+    """Counts of `pair_association`; who a detection is, its head in the image says."""
+    joints = moment.truth.joints_world
+    # Data sets of named joints have no head; the neck or the middle of the shoulders is near enough for the limit.
+    heads = np.where(np.isnan(joints[:, HEAD]), np.where(np.isnan(joints[:, NECK]), joints[:, list(_SHOULDERS)].mean(
+        axis=1), joints[:, NECK]), joints[:, HEAD])
+    names = list(moment.cameras)
+    true = np.full(len(seen.camera), -1)
+    for name in names:
+        rows = [k for k, camera in enumerate(seen.camera) if camera == name]
+        if not rows or name not in moment.T_world_true:
+            continue
+        uv = _seen_at(moment.cameras[name], moment.T_world_true[name], heads)
+        for i, j in match_nearest(seen.head_uv_px[rows], uv, MATCH_LIMIT * moment.cameras[name].width):
+            true[rows[i]] = moment.truth.number[j]
+    view = np.array([names.index(camera) for camera in seen.camera], np.int64)
+    return pair_association(seen.number, true, view).counts
 
 
 def _anchors(joints: Array) -> tuple[Array, list[list[int]]]:

@@ -170,11 +170,12 @@ PROTOCOLS: tuple[Protocol, ...] = (
         ("CO3Dv2: RRA@15 90.7, RTA@15 90.2, mAA30 76.3; RealEstate10K: mAA30 77.4 [H]. This package has no multi-view "
          "depth.",), ()),
     Protocol(
-        "association", "EgoHumans: who is who across cameras", ("pair accuracy [%]", "precision [%]"), ("", ""),
-        (1.0, 1.0), (False, False), (
+        "association", "EgoHumans: who is who across cameras", ("pair accuracy [%]", "precision [%]"),
+        ("association_accuracy", "association_precision"), (100.0, 100.0), (False, False), (
             ("CHROMM, pose and position", (91.3, None), "C"), ("CHROMM, position only", (91.1, None), "C"),
             ("CHROMM, pose only", (70.6, 48.5), "C")),
-        ("The exact denominators were not published. Ours on generated rigs: `human-scene bench fusion`.",), ()),
+        ("The exact denominators were not published; ours are all pairs of detections of two cameras.",),
+        ("egohumans",)),
     Protocol(
         "tracking", "EgoHumans, worn cameras: tracking", ("IDF1 [%]", "MOTA [%]"), ("idf1", "mota"), (100.0, 100.0),
         (False, False), (("ByteTrack", (50.9, 59.7), "E"), ("SimpleBaseline", (62.0, 59.5), "E")),

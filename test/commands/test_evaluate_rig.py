@@ -138,6 +138,7 @@ def test_a_rig_runs_offline(tmp_path):
     values = {k: v["value"] for k, v in first["totals"]["pooled_frames"].items()}
     assert sequence["counts"]["frames"] == 8 and values["person_recall"] > 0.1
     assert values["rig_te_m"] == pytest.approx(0.0, abs=1e-9) and values["rig_rra_10deg"] == 1.0
+    assert values["association_precision"] > 0.5 and values["association_accuracy"] > 0.5
     assert 0.0 < values["rig_pa_mpjpe_m"] < values["rig_w_mpjpe_m"] < 1.0
     parser = argparse.ArgumentParser()
     report.add_arguments(parser)

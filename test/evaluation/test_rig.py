@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.evaluation import metrics
-from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment, match_in_images
+from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment, SeenPeople, match_in_images
 from human_scene_ros.evaluation.values import Metric
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, make_transform
@@ -153,6 +153,26 @@ def test_a_swap_of_names_is_a_switch():
         evaluation.add(dataclasses.replace(step, estimate=People(names, step.estimate.joints_world)))
     values = evaluation.finish().metrics
     assert values["track_switches"].value == 2.0 and values["idf1"].value == 0.5
+
+
+def test_detections_taken_for_one_person_are_compared_pair_by_pair():
+    """Two people in three cameras; one detection is of nobody, one person is mixed up in the last camera."""
+    step = moment(cameras=3)
+    heads = {name: CAMERA.project(apply(np.linalg.inv(T), step.truth.joints_world[:, 15]))
+             for name, T in step.T_world_true.items()}
+    camera = ("cam0", "cam0", "cam0", "cam1", "cam1", "cam2", "cam2")
+    uv = np.stack([*heads["cam0"], [5.0, 470.0], *heads["cam1"], *heads["cam2"]])
+    seen = SeenPeople(camera, uv, np.array([7, 8, -1, 7, 8, 8, 7]))
+    shoulders = step.truth.joints_world.copy()  # without a head, with a neck where the head was
+    shoulders[:, 12], shoulders[:, 15] = shoulders[:, 15], np.nan
+    evaluation = RigEvaluation()
+    evaluation.add(dataclasses.replace(step, seen=seen))
+    evaluation.add(dataclasses.replace(step, seen=seen, truth=People(step.truth.number, shoulders)))
+    values = evaluation.finish().metrics
+    # 16 pairs across cameras; 6 are one person, 6 were taken for one, 2 of these rightly.
+    assert values["association_precision"].value == values["association_recall"].value == pytest.approx(1 / 3)
+    assert values["association_accuracy"].value == pytest.approx((16 - 6 - 6 + 2 * 2) / 16)
+    assert "association_accuracy" not in evaluated()
 
 
 def test_people_behind_every_camera_need_not_be_found():
