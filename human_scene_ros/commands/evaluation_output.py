@@ -53,8 +53,8 @@ TABLE = (
     ("rig_pa_mpjpe_m", "rig PA-MPJPE", 1.0, "m"), ("rig_te_m", "rig camera TE", 1.0, "m"),
     ("rig_s_te_m", "rig camera s-TE", 1.0, "m"), ("rig_ae_deg", "rig camera AE", 1.0, "deg"),
     ("rig_rra_10deg", "rig RRA@10", 1.0, ""), ("rig_cca_10pct", "rig CCA@10", 1.0, ""),
-    ("association_accuracy", "pairs of views decided right", 100.0, "%"),
     ("rig_s_cca_10pct", "rig s-CCA@10", 1.0, ""),
+    ("association_accuracy", "pairs of views decided right", 100.0, "%"),
     ("latency_p50_ms", "latency p50", 1.0, "ms"), ("latency_p95_ms", "latency p95", 1.0, "ms"),
 )
 """Key, name, factor and unit of the rows on the terminal."""
@@ -65,10 +65,10 @@ TABLE = (
 _RESULT_LAYERS = ("geometry", "body", "model", "mapping", "runtime", "sources", "fusion", "evaluation", "scene.py")
 
 
-def code_sha256() -> str:
-    """Hash of the modules that decide what comes out of a recording."""
+def code_sha256(layers: Sequence[str] = _RESULT_LAYERS) -> str:
+    """Hash of the modules that decide what comes out of a recording, or of others."""
     package = Path(__file__).resolve().parents[1]
-    files = [p for layer in _RESULT_LAYERS
+    files = [p for layer in layers
              for p in ([package / layer] if layer.endswith(".py") else sorted((package / layer).rglob("*.py")))]
     digest = hashlib.sha256()
     for path in files:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from human_scene_ros.commands.evaluation_output import code_sha256
 from human_scene_ros.commands.synthesize import write_recording
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.sources.bag_writer import MANIFEST
 
 if TYPE_CHECKING:
     from human_scene_ros.synthetic.testset import SuiteSequence
+
+_WORLD_LAYERS = ("geometry", "body", "synthetic")
 
 DEPTH_EVERY_OF_LONG = 10
 """Of recordings beyond a thousand frames: depth of every frame would be most of the file and say no more."""
@@ -74,10 +77,11 @@ def write_suites(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def manifest(suite: str, sequence: SuiteSequence, renderer: str) -> dict[str, Any]:
-    """What decides the content of a recording, as its manifest.yaml says it."""
+    """What decides the content of a recording, as its manifest.yaml says it: also the code that makes worlds."""
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(sequence.config).items()}
     return {"dataset": f"synthetic-{suite}", "sequence": sequence.name, "licence": "Apache-2.0", "seed": sequence.seed,
-            "cameras": sequence.cameras, "renderer": renderer, "config": config}
+            "cameras": sequence.cameras, "renderer": renderer, "code_sha256": code_sha256(_WORLD_LAYERS),
+            "config": config}
 
 
 def write_sequence(folder: Path, sequence: SuiteSequence, facts: dict[str, Any],

@@ -51,12 +51,16 @@ def test_the_test_set_is_what_its_names_say():
 
 
 def test_recordings_are_written_once_and_again_when_they_would_differ(tmp_path, small_set, monkeypatch):
+    monkeypatch.setattr(synthesize_suite, "code_sha256", lambda layers: "this code")  # somebody may be editing
     report = synthesize_suite.write_suites(asked(tmp_path, "--suite", "all", "--renderer", "numpy", "--json"))
     assert (report["recordings"], report["written"], report["frames"]) == (2, 2, 9)
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["one_0"]
     again = synthesize_suite.write_suites(asked(tmp_path, "--suite", "all", "--renderer", "numpy", "--json"))
     assert again["written"] == 0
     monkeypatch.setattr(testset, "TEST_SET", {**small_set, "one": (tiny("one_0", 7),)})
+    changed = synthesize_suite.write_suites(asked(tmp_path, "--suite", "one", "--renderer", "numpy", "--json"))
+    assert changed["written"] == 1
+    monkeypatch.setattr(synthesize_suite, "code_sha256", lambda layers: "other code")
     changed = synthesize_suite.write_suites(asked(tmp_path, "--suite", "one", "--renderer", "numpy", "--json"))
     assert changed["written"] == 1
 
