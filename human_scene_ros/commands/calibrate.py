@@ -2,30 +2,37 @@
 
     human-scene calibrate RECORDING --out rig.yaml
     human-scene calibrate front=out/front left=out/left --out rig.yaml
+    human-scene calibrate RECORDING --scene --preset human3r_672l --checkpoint WEIGHTS --out rig.yaml
 
 A recording holds the body messages of several cameras (`/CAMERA/.../bodies`); folders that `human-scene run` made hold
-one camera each. The arithmetic is that of the fusion node's service. `rig.yaml` is what its `extrinsics.file` reads,
-`rig.urdf` beside it holds fixed joints.
+one camera each. With `--scene` the recording holds the images of all cameras, which go through one recurrent state in
+the order of their stamps; that needs weights with a pose head. The arithmetic is that of the fusion node's service.
+`rig.yaml` is what its `extrinsics.file` reads, `rig.urdf` beside it holds fixed joints.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import heapq
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.errors import ConfigError, SourceError
-from human_scene_ros.fusion.calibration import FoundCamera, PeopleMemory, calibrate
+from human_scene_ros.fusion.calibration import FoundCamera, PeopleMemory, PoseMemory, calibrate, poses_from_scene
 from human_scene_ros.geometry.transform import invert, rotation_angle
-from human_scene_ros.scene import TrackState
+from human_scene_ros.scene import CameraFrame, TrackingStatus, TrackState
 from human_scene_ros.sources.fusion_fields import CameraPlace
 from human_scene_ros.sources.rig_file import read_rig, write_rig
+
+if TYPE_CHECKING:
+    from human_scene_ros.runtime.stream import HumanSceneStream
 
 Matrix = NDArray[np.float64]
 
@@ -38,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("rig.yaml"), help="file to write (default rig.yaml)")
     parser.add_argument("--world", default="map", help="name of the world frame (default map)")
     parser.add_argument("--duration", type=float, default=0.0, help="use only the last so many seconds (default: all)")
+    parser.add_argument("--scene", action="store_true",
+                        help="not from people but from the images of all cameras in one recurrent state")
+    parser.add_argument("--preset", default="nano", help="with --scene: network preset; nano has no pose head")
+    parser.add_argument("--checkpoint", default="", help="with --scene: weights (default: those that ship)")
+    parser.add_argument("--device", default="auto", help="with --scene: torch device (default auto)")
     parser.add_argument("--reference", type=Path, help="poses to compare with: a file like rig.yaml, or a recording "
                                                        "with images and /tf_static; its first camera keeps its pose")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -47,9 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, calibrate, write, compare; 1 if a camera was not found."""
     if not math.isfinite(arguments.duration) or arguments.duration < 0.0:
         raise ConfigError(f"--duration {arguments.duration}: expected 0 (all) or more seconds")
-    memory, frames, T_world_first = read_people(arguments.input)
     reference = read_reference(arguments.reference) if arguments.reference else {}
-    found = calibrate(memory.tracks(list(frames), arguments.duration))
+    if arguments.scene:
+        found, frames, T_world_first = _from_scene(arguments)
+    else:
+        memory, frames, T_world_first = read_people(arguments.input)
+        found = calibrate(memory.tracks(list(frames), arguments.duration))
     places = placed(found, reference.get(found[0].name, T_world_first), frames)
     try:
         files = write_rig(arguments.out, arguments.world, places)
@@ -116,6 +131,53 @@ def read_people(inputs: Sequence[str]) -> tuple[PeopleMemory, dict[str, str], Ma
                 memory.add(camera, stamp_ns_of(message.header.stamp) * 1e-9,
                            [body for body in message.bodies if body.track_state < TrackState.PREDICTED])
     return memory, frames, T_world_first
+
+
+def _from_scene(arguments: argparse.Namespace) -> tuple[tuple[FoundCamera, ...], dict[str, str], Matrix]:
+    from human_scene_ros.runtime.engine import make_stream
+
+    if len(arguments.input) != 1:
+        raise ConfigError(f"--scene takes one recording with the images of all cameras, got {arguments.input}")
+    stream = make_stream(arguments.preset, arguments.checkpoint or None, device=arguments.device, engine="torch")
+    memory, frames = poses_of_images(stream, Path(arguments.input[0]), quiet=arguments.json)
+    poses = memory.poses(list(frames), arguments.duration)
+    first = next(iter(poses.values()))
+    return poses_from_scene(poses), frames, first[0] if len(first) else np.eye(4)
+
+
+def poses_of_images(stream: HumanSceneStream, path: Path, *, quiet: bool = True) -> tuple[PoseMemory, dict[str, str]]:
+    """The poses that one recurrent state gives to the images of all cameras of a recording, and their optical frames.
+
+    Raises:
+        SourceError: The recording cannot be read or has images of fewer than two cameras.
+        ConfigError: The network has no pose head.
+    """
+    from tqdm import tqdm
+
+    from human_scene_ros.runtime.shared_state import SharedStateStream
+    from human_scene_ros.sources.bag_reader import BagReader
+    from human_scene_ros.sources.reader import image_topics, open_source
+
+    with BagReader(path) as bag:
+        topics = {topic.strip("/").split("/")[0]: topic for topic in sorted(image_topics(bag))}
+        count = sum(bag.topics[topic].count for topic in topics.values())
+    if len(topics) < 2:
+        raise SourceError(f"{path} has images of the cameras {list(topics)}; expected two or more")
+    shared = SharedStateStream(stream, list(topics))
+    memory, frames = PoseMemory(list(topics), math.inf), dict.fromkeys(topics, "")
+    with contextlib.ExitStack() as stack, tqdm(total=count, unit="image", disable=quiet) as bar:
+        def images(camera: str, topic: str) -> Iterator[tuple[int, str, CameraFrame]]:
+            for frame in stack.enter_context(open_source(path, topic)):
+                yield frame.stamp_ns, camera, frame
+
+        in_order = heapq.merge(*(images(*item) for item in topics.items()), key=lambda item: item[:2])
+        for stamp_ns, camera, frame in in_order:
+            frames[camera] = frames[camera] or frame.camera_frame
+            estimate = shared.step(camera, frame)
+            if estimate.status is not TrackingStatus.LOST:
+                memory.add(camera, stamp_ns * 1e-9, estimate.T_world_camera)
+            bar.update()
+    return memory, frames
 
 
 def _named(text: str) -> tuple[str, Path]:

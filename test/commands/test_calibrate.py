@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from human_scene_ros.sources.fusion_fields import CameraPlace
 from human_scene_ros.sources.message_fields import BODY_ARRAY, time_fields
 from human_scene_ros.sources.rig_file import read_rig, rig_text
 from human_scene_ros.synthetic.multiview import MultiviewConfig, generate
+
+from helpers import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +84,35 @@ def test_what_cannot_work_ends_in_one_line(recordings, capsys, arguments, text):
     assert main(["calibrate", *[a.format(folder=folder) for a in arguments]]) == 2
     error = capsys.readouterr().err
     assert text in error and error.count("\n") == 1
+
+
+def test_one_state_sees_the_images_of_all_cameras_in_the_order_of_their_stamps(tmp_path: Path):
+    """A tiny network with random weights and a pose head: its poses mean nothing, but are one stream's over all."""
+    sys.path[:0] = [str(Path(__file__).parents[1] / "model")]
+    from tiny_network import OFFICIAL, make
+
+    from human_scene_ros.body.model import load_body_model
+    from human_scene_ros.commands.calibrate import poses_of_images
+    from human_scene_ros.geometry.camera import PinholeCamera
+    from human_scene_ros.runtime.stream import HumanSceneStream
+    from human_scene_ros.sources.reader import open_source
+
+    rng, camera = np.random.default_rng(0), PinholeCamera.from_fov(96, 64, 70.0)
+    order = ["left", "right", "right", "left", "right", "left"]
+    with SceneBagWriter(tmp_path / "images") as bag:
+        for k, name in enumerate(order):
+            image = np.kron(rng.integers(0, 255, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            bag.write_camera(f"/{name}/image", image, camera, START_NS + k * 10**7, f"{name}_optical")
+    memory, frames = poses_of_images(HumanSceneStream(make(OFFICIAL), load_body_model()), tmp_path / "images")
+    poses = memory.poses(list(frames))
+    assert frames == {"left": "left_optical", "right": "right_optical"} and [len(T) for T in poses.values()] == [3, 3]
+    plain = HumanSceneStream(make(OFFICIAL), load_body_model())
+    images = {name: iter(open_source(tmp_path / "images", f"/{name}/image/compressed")) for name in frames}
+    found = {name: iter(T) for name, T in poses.items()}
+    for name in order:
+        np.testing.assert_allclose(next(found[name]), plain.step(next(images[name])).T_world_camera, atol=1e-6)
+
+
+def test_weights_without_a_pose_head_say_that_they_cannot(capsys):
+    assert main(["calibrate", str(REPOSITORY / "demo" / "recording_multi"), "--scene", "--json"]) == 2
+    assert "has no pose head" in capsys.readouterr().err
