@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 REFERENCE_FPS = 30.0
 """Jitter and acceleration are defined at this rate; other rates are not comparable with published numbers."""
 
-_CACHED_FRAMES = 1024
+_CACHED_FRAMES = 2048
 """So many sets of joints stay in a processor's cache while they are worked on."""
 
 _MPJAE_JOINTS = (0, 1, 2, 4, 5, 16, 17, 18, 19)
