@@ -251,7 +251,8 @@ def chain(rotmats: NDArray[np.floating], joints: Array) -> tuple[Array, Array]:
     Returns:
         rotation of each joint in the body frame (..., 55, 3, 3), posed joints (..., 55, 3).
     """
-    transforms = np.zeros((*rotmats.shape[:-2], 4, 4), np.float32)  # of each joint relative to its parent, then to the body
+    # Of each joint relative to its parent, then to the body.
+    transforms = np.zeros((*rotmats.shape[:-2], 4, 4), np.float32)
     transforms[..., :3, :3], transforms[..., :3, 3], transforms[..., 3, 3] = rotmats, joints, 1.0
     transforms[..., 1:, :3, 3] -= joints[..., list(skeleton.PARENTS[1:]), :]
     for children, parents in _levels():

@@ -112,7 +112,7 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
             # The recorder first: it takes what is on its way while the others still run.
             processes.stop("record_node")
             processes.stop("reconstructor_node", "markers_node")
-            summary = _counts(observer)
+            summary = _counts(observer) | {"peak_rss_mib": processes.peak_rss_mib}
     summary["weights"] = {"name": weights.name, "sha256": weights.sha256, "note": weights.note}
     summary["input"] = plan["name"]
     say("reading back what was recorded")

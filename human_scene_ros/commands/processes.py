@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ class NodeProcesses:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._finished: set[str] = set()
         self._before: dict[int, Any] = {}
+        self._peak_rss_mib: dict[str, float] = {}
 
     def __enter__(self) -> NodeProcesses:
         self._log_folder.mkdir(parents=True, exist_ok=True)
@@ -118,8 +120,16 @@ class NodeProcesses:
         """Raise `ProcessError` if a process died."""
         for name, process in self._processes.items():
             code = process.poll()
+            with contextlib.suppress(OSError):  # it has ended
+                if match := re.search(r"^VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text(), re.M):
+                    self._peak_rss_mib[name] = round(int(match[1]) / 1024.0, 1)
             if code is not None and not (name in self._finished and code == 0):
                 raise ProcessError(f"{name} ended with exit code {code}; its last lines:\n{self.last_lines(name)}")
+
+    @property
+    def peak_rss_mib(self) -> dict[str, float]:
+        """Most memory that each process has held until it was last checked alive, MiB, as Linux counts it (VmHWM)."""
+        return dict(self._peak_rss_mib)
 
     def last_lines(self, name: str) -> str:
         """End of the log, indented."""

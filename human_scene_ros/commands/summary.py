@@ -51,6 +51,8 @@ def table(summary: Mapping[str, Any]) -> str:
             ("speed", f"{summary['fps']:.1f} frames per second"),
             ("latency p50 / p95", f"{summary['latency_p50_ms']:.0f} / {summary['latency_p95_ms']:.0f} ms"),
             ("people at once, at most", str(summary["people"]))]
+    if "peak_rss_mib" in summary:
+        rows.append(("peak memory, all nodes", f"{sum(summary['peak_rss_mib'].values()):.0f} MiB"))
     errors = summary.get("errors")
     if errors:
         rows += [(f"error: {name}" if unit != " %" else name, format_value(errors.get(key), factor, unit))

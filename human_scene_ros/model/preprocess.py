@@ -110,4 +110,4 @@ def resize_and_crop(image: NDArray[np.uint8], placement: Placement) -> NDArray[n
 def to_tensor(image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) float32 in [-1, 1]."""
     tensor = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None]
-    return (tensor.float() / 255 - 0.5) / 0.5
+    return tensor.float().div_(255).sub_(0.5).div_(0.5)

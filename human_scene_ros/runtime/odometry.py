@@ -553,7 +553,8 @@ class _DepthLookup:
         """(N,) metres at (N, 2) pixels of `camera`; NaN outside, where unknown, and at jumps of depth."""
         rows, columns, inside = self._pixels(uv_px, camera)
         height, width = self._depth.shape
-        around = self._depth[np.clip(rows + _AROUND[:, :1], 0, height - 1), np.clip(columns + _AROUND[:, 1:], 0, width - 1)]
+        around = self._depth[np.clip(rows + _AROUND[:, :1], 0, height - 1),
+                             np.clip(columns + _AROUND[:, 1:], 0, width - 1)]
         known, centre = _known(around), around[4].astype(np.float64)
         # At an edge of depth the corner may belong to either side.
         smooth = np.where(known, around, 0.0).max(axis=0) < 1.35 * np.where(known, around, np.inf).min(axis=0)

@@ -41,12 +41,14 @@ def people_from_network(model: BodyModel, rotmats: NDArray[np.floating], betas: 
     full = network_to_full_rotations(np.asarray(rotmats))
     _, joints = chain(full, rest_joints(model, betas, expression))
     transl = (head_camera - joints[:, HEAD]).astype(np.float32)
-    pose = Rotation.from_matrix(full.reshape(-1, 3, 3).astype(np.float64)).as_rotvec().astype(np.float32)
+    turned = (full != np.eye(3, dtype=np.float32)).any(axis=(-1, -2))  # a small network leaves hands and face alone
+    pose = np.zeros((*turned.shape, 3), np.float32)
+    pose[turned] = Rotation.from_matrix(full[turned].astype(np.float64)).as_rotvec()
     people = [BodyParameters(
         global_orient=p[0], transl=t, body_pose=p[1:22].reshape(-1), jaw_pose=p[22], leye_pose=p[23], reye_pose=p[24],
         left_hand_pose=p[25:40].reshape(-1), right_hand_pose=p[40:55].reshape(-1),
         betas=b.astype(np.float32), expression=e.astype(np.float32))
-        for p, t, b, e in zip(pose.reshape(-1, 55, 3), transl, betas, expression, strict=True)]
+        for p, t, b, e in zip(pose, transl, betas, expression, strict=True)]
     return people, joints + transl[:, None]
 
 

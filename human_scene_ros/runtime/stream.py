@@ -351,7 +351,8 @@ class HumanSceneStream:
         confidence = np.nan_to_num(output.conf_self[0].float().cpu().numpy(), nan=1.0, posinf=1e6)
         with np.errstate(invalid="ignore"):  # a sum is finite where all its terms are, and much faster to ask
             known = np.isfinite(points[..., 0] + points[..., 1] + points[..., 2]) & (points[..., 2] > 0.0)
-        points = np.where(known[..., None], points, np.float32(np.nan))
+        if not known.all():
+            points = np.where(known[..., None], points, np.float32(np.nan))
         if output.msk is None:
             return _Dense(points, confidence, np.zeros(points.shape[:2], bool))
         probability = self.network.mask_in_network(output.msk[..., 0], size)[0].float().cpu().numpy()

@@ -115,6 +115,8 @@ def test_a_recording_with_truth_gives_recording_numbers_and_picture(recording, w
     assert summary == json.loads((out / "summary.json").read_text())
     assert [summary[f"frames_{k}"] for k in ("in", "processed", "dropped", "rejected")] == [FRAMES, FRAMES, 0, 0]
     assert 0 < summary["latency_p50_ms"] <= summary["latency_p95_ms"] and summary["fps"] > 0
+    assert set(summary["peak_rss_mib"]) == {"bag_node", "reconstructor_node", "markers_node", "record_node"}
+    assert all(20 < mib < 2000 for mib in summary["peak_rss_mib"].values())
     assert summary["weights"]["note"] == "untrained" and len(summary["weights"]["sha256"]) == 64
     assert summary["errors"]["frames"] == FRAMES and summary["errors"]["depth_absrel"] > 0
     assert np.asarray(Image.open(out / "overview.png")).std() > 10
