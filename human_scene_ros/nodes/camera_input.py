@@ -38,13 +38,16 @@ class CameraInput:
         config: Transport, reliability, queue.
         on_image: Called in the executor's thread with each Image or CompressedImage.
         notes: Where problems of the calibration go.
+        camera: Namespace of the topics below the node's; "" = none.
     """
 
-    def __init__(self, node: Node, config: InputConfig, on_image: Callable[[Any], None], notes: Notes) -> None:
+    def __init__(self, node: Node, config: InputConfig, on_image: Callable[[Any], None], notes: Notes,
+                 camera: str = "") -> None:
         self._node, self._config, self._on_image, self._notes = node, config, on_image, notes
         self._compressed = config.transport == "compressed"
-        self.image_topic = image_topic(node, config.transport)
-        self.info_topic = info_topic(node, self.image_topic, config.transport)
+        prefix = f"{camera}/" if camera else ""
+        self.image_topic = image_topic(node, config.transport, prefix)
+        self.info_topic = info_topic(node, self.image_topic, config.transport, prefix)
         base = self.image_topic.removesuffix("/compressed").rsplit("/", 1)[-1]
         self._rectified = config.rectified == "always" or (config.rectified == "auto" and "rect" in base)
         self._info: CameraInfo | None = None
@@ -56,7 +59,7 @@ class CameraInput:
         self._depths_kept = LIVE_DEPTHS if config.drop_policy == "latest" else config.max_pending + LIVE_DEPTHS
         self._depth_came = threading.Condition()
         self._depth_misses = 0
-        self.depth_topic = node.resolve_topic_name("depth")
+        self.depth_topic = node.resolve_topic_name(f"{prefix}depth")
         self._subscriptions: list[Any] = []
         self._subscribe()
 
@@ -207,20 +210,20 @@ def registered_depth(depth_m: NDArray[np.float32], width: int, height: int) -> N
     return cv2.resize(depth_m, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def image_topic(node: Node, transport: str) -> str:
-    """The resolved image topic; for compressed images the one below the (remapped) raw topic."""
-    raw = node.resolve_topic_name("image")
+def image_topic(node: Node, transport: str, prefix: str = "") -> str:
+    """The resolved image topic below `prefix`; for compressed images the one below the (remapped) raw topic."""
+    raw = node.resolve_topic_name(f"{prefix}image")
     if transport == "raw":
         return raw
-    own = node.resolve_topic_name("image/compressed")
-    unmapped = node.resolve_topic_name("image/compressed", only_expand=True)
+    own = node.resolve_topic_name(f"{prefix}image/compressed")
+    unmapped = node.resolve_topic_name(f"{prefix}image/compressed", only_expand=True)
     return own if own != unmapped else raw + "/compressed"
 
 
-def info_topic(node: Node, image: str, transport: str) -> str:
-    """`camera_info` if it is remapped, else the sibling of the image topic, as drivers publish it."""
-    own, unmapped = node.resolve_topic_name("camera_info"), node.resolve_topic_name("camera_info", only_expand=True)
-    if own != unmapped:
+def info_topic(node: Node, image: str, transport: str, prefix: str = "") -> str:
+    """`camera_info` below `prefix` if it is remapped, else the sibling of the image topic, as drivers publish it."""
+    own = node.resolve_topic_name(f"{prefix}camera_info")
+    if own != node.resolve_topic_name(f"{prefix}camera_info", only_expand=True):
         return own
     raw = image.removesuffix("/compressed") if transport == "compressed" else image
     return raw.rsplit("/", 1)[0] + "/camera_info"

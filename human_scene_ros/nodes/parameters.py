@@ -160,6 +160,10 @@ class NodeParameters(Generic[T]):
         # rclpy accepts unknown overrides silently and has no public way to list them.
         overrides = node._parameter_overrides
         given = {name: p.value for name, p in overrides.items() if not name.startswith(FOREIGN)}
+        for parameter in parameters_of(config_class):
+            if parameter.kind is tuple and parameter.name in given and given[parameter.name] is None:
+                del overrides[parameter.name]  # [] in a file arrives without type and value
+                given[parameter.name] = ()
         self.config: T = config_from_flat(config_class, given)
         values = flat_from_config(self.config)
         for parameter in parameters_of(config_class):

@@ -38,21 +38,25 @@ class ResultPublishers:
         config: Names of frames, rates, limits.
         description: What the numbers of the bodies mean.
         notes: Where problems with /tf go.
+        camera: Whose results these are; with several cameras its topics lie in its namespace.
     """
 
-    def __init__(self, node: Node, config: ReconstructorConfig, description: BodyDescription, notes: Notes) -> None:
+    def __init__(self, node: Node, config: ReconstructorConfig, description: BodyDescription, notes: Notes,
+                 camera: str) -> None:
         self.config = config
+        self._camera = camera
+        self._prefix = f"{camera}/{node.get_name()}" if config.cameras else "~"
         self._node, self._description = node, description
-        self._bodies = self._make(SmplxBodyArray, "~/bodies", 10)
-        self._camera_pose = self._make(PoseWithCovarianceStamped, "~/camera_pose", 10)
-        self._odom = self._make(Odometry, "~/odom", 10) if config.tf.base_frame else None
-        self._path = self._make(Path, "~/path", 1)
-        self._depth = self._make(Image, "~/depth/image", 1)
-        self._depth_info = self._make(CameraInfo, "~/depth/camera_info", 1)
-        self._confidence = self._make(Image, "~/confidence/image", 1)
-        self._people_mask = self._make(Image, "~/people_mask", 1)
-        self._cloud = self._make(PointCloud2, "~/cloud", 1)
-        self._map = qos.create_publisher(node, PointCloud2, "~/map/cloud", qos.latched(1))
+        self._bodies = self._make(SmplxBodyArray, "bodies", 10)
+        self._camera_pose = self._make(PoseWithCovarianceStamped, "camera_pose", 10)
+        self._odom = self._make(Odometry, "odom", 10) if config.tf.base_frame else None
+        self._path = self._make(Path, "path", 1)
+        self._depth = self._make(Image, "depth/image", 1)
+        self._depth_info = self._make(CameraInfo, "depth/camera_info", 1)
+        self._confidence = self._make(Image, "confidence/image", 1)
+        self._people_mask = self._make(Image, "people_mask", 1)
+        self._cloud = self._make(PointCloud2, "cloud", 1)
+        self._map = qos.create_publisher(node, PointCloud2, f"{self._prefix}/map/cloud", qos.latched(1))
         self._tf = qos.create_publisher(node, TFMessage, "/tf", qos.reliable(100))
         self._all = [p for p in (
             self._bodies, self._camera_pose, self._odom, self._path, self._depth, self._depth_info,
@@ -102,7 +106,7 @@ class ResultPublishers:
 
     def _publish_bodies(self, estimate: SceneEstimate, camera_frame: str, latency_s: float) -> dict[str, Any]:
         fields = message_fields.body_array_fields(
-            estimate, self._description, camera_frame=camera_frame, camera_name=self.config.camera_name,
+            estimate, self._description, camera_frame=camera_frame, camera_name=self._camera,
             sequence=self._sequence, world_frame=self.config.tf.world_frame, latency_s=latency_s)
         self._send(self._bodies, SmplxBodyArray, fields)
         return fields
@@ -118,7 +122,7 @@ class ResultPublishers:
     def _publish_transforms(self, estimate: SceneEstimate, camera_frame: str, bodies: dict[str, Any]) -> None:
         config, stamp_ns = self.config.tf, estimate.stamp_ns
         sent_ns = stamp_ns + round(config.time_offset * 1e9)
-        if config.bodies == "root" and bodies["bodies"]:
+        if config.bodies == "root" and bodies["bodies"] and not self.config.cameras:
             header = message_fields.header_fields(sent_ns, camera_frame)
             self._send(self._tf, TFMessage, {"transforms": [
                 {"header": header, "child_frame_id": f"body_{body['track_id']}",
@@ -177,7 +181,7 @@ class ResultPublishers:
                                                      config.max_range)))
 
     def _make(self, message_class: type, topic: str, depth: int) -> Any:
-        return qos.create_publisher(self._node, message_class, topic, qos.reliable(depth))
+        return qos.create_publisher(self._node, message_class, f"{self._prefix}/{topic}", qos.reliable(depth))
 
     @staticmethod
     def _send(publisher: Any, message_class: type, fields: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What the reconstructor node drives: a stream, its map, and what the numbers mean. No ROS import."""
+"""What the reconstructor node drives: streams, their maps, and what the numbers mean. No ROS import."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from human_scene_ros.mapping.voxel_map import MapConfig, VoxelMap
 from human_scene_ros.nodes.diagnostics import Throttle
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.runtime.engine import gpu_memory_mib, make_stream
+from human_scene_ros.runtime.shared_state import CameraStreams, SharedStateStream, why_not_shared
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.runtime.tracks import SmoothingConfig, TrackConfig
-from human_scene_ros.scene import SceneEstimate
+from human_scene_ros.scene import CameraFrame, SceneEstimate
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.message_fields import BodyDescription
 
@@ -30,34 +31,47 @@ _FULL_PARTS = (_NANO_PARTS | message_fields.VALID_LEFT_HAND | message_fields.VAL
 
 
 @dataclasses.dataclass
+class _View:
+    """One camera's map and the last estimate of this segment; `map_due` keeps to the rate of the map."""
+
+    map: VoxelMap
+    newest: SceneEstimate | None = None
+    map_due: Throttle = dataclasses.field(default_factory=Throttle)
+
+
 class Reconstruction:
     """Made on configure, dropped on cleanup. Whoever calls it holds the node's lock.
 
+    Several cameras share one recurrent state, and so one world, where the network can place them and `camera_pose`
+    lets it; else each has a memory and a world of its own (`placing` says why).
+
     Args:
-        stream: One frame in, one estimate out.
-        description: What the numbers of the bodies mean.
-        weights: Name and short SHA-256, for the status.
-        note: What the weights are worth.
-        device: Where the network runs.
-        engine: What runs it.
-        map: Grows with each estimate, without people.
-        map_enabled: Whether it does.
-        map_update_rate: Estimates per second of stamps that enter it, at most.
-        newest: The last estimate of this segment.
-        map_due: Keeps to that rate.
+        stream: With its weights.
+        config: Cameras, map and what the bodies hold.
     """
 
-    stream: HumanSceneStream
-    description: BodyDescription
-    weights: str
-    note: str
-    device: str
-    engine: str
-    map: VoxelMap
-    map_enabled: bool = True
-    map_update_rate: float = 5.0
-    newest: SceneEstimate | None = None
-    map_due: Throttle = dataclasses.field(default_factory=Throttle)
+    def __init__(self, stream: HumanSceneStream, config: ReconstructorConfig) -> None:
+        info, body = stream.weights, stream.body_model
+        self._stream = stream
+        obstacle = why_not_shared(stream) if config.cameras else ""
+        self._streams = (SharedStateStream if config.cameras and not obstacle else CameraStreams)(stream, config.views)
+        self.placed = not obstacle
+        """False: several cameras that the network does not place."""
+        self.placing = "" if not config.cameras else (
+            f"no extrinsics from one recurrent state: {obstacle}" if obstacle else
+            "camera_pose of all cameras is in one world, from one recurrent state")
+        """The same in words; "" for one camera."""
+        parts = _NANO_PARTS if stream.network.config.body_head == "window" else _FULL_PARTS
+        self.description = BodyDescription(body_model=body.name, is_smplx=body.is_smplx, valid_parts=parts,
+                                           joint_set=config.bodies.joint_set, id_prefix=config.track.id_prefix)
+        """What the numbers of the bodies mean."""
+        self.weights = f"{info.name} {info.sha256[:12]}" if info else ""
+        """Name and short SHA-256, for the status."""
+        self.note = info.note if info else ""
+        """What the weights are worth."""
+        self.device, self.engine = stream.device, stream.engine_name
+        self._views = {name: _View(VoxelMap(map_config(config))) for name in config.views}
+        self._map = config.map
 
     @classmethod
     def load(cls, config: ReconstructorConfig) -> Reconstruction:
@@ -69,39 +83,45 @@ class Reconstruction:
         model = config.model
         stream = make_stream(model.preset, model.checkpoint or None, model.body or None, model.device, model.threads,
                              stream_config(config), model.engine)
-        info, body = stream.weights, stream.body_model
-        assert info is not None  # `make_stream` always loads weights
-        parts = _NANO_PARTS if stream.network.config.body_head == "window" else _FULL_PARTS
-        description = BodyDescription(body_model=body.name, is_smplx=body.is_smplx, valid_parts=parts,
-                                      joint_set=config.bodies.joint_set, id_prefix=config.track.id_prefix)
-        return cls(stream, description, f"{info.name} {info.sha256[:12]}", info.note, stream.device, stream.engine_name,
-                   VoxelMap(map_config(config)), config.map.enabled, config.map.update_rate)
+        return cls(stream, config)
+
+    @property
+    def segment(self) -> int:
+        """Resets so far."""
+        return self._streams.segment
 
     def configure(self, config: ReconstructorConfig) -> None:
         """Take over dynamic parameters; the memory stays."""
-        self.stream.config = stream_config(config)
-        self.map.config, self.map_enabled = map_config(config), config.map.enabled
-        self.map_update_rate = config.map.update_rate
+        self._stream.config = stream_config(config)
+        self._map = config.map
+        for view in self._views.values():
+            view.map.config = map_config(config)
 
     def reset(self) -> None:
-        """Forget tracks, poses and map."""
-        self.stream.reset()
-        self.map.clear()
-        self.newest = None
+        """Forget tracks, poses and maps."""
+        self._streams.reset()
+        for view in self._views.values():
+            view.map.clear()
+            view.newest = None
+
+    def step(self, camera: str, frame: CameraFrame) -> SceneEstimate:
+        """One frame of one camera; raises as `HumanSceneStream.step`."""
+        return self._streams.step(camera, frame)
 
     def gpu_memory_mib(self) -> float:
         """Peak on the GPU, 0 on a CPU."""
         return gpu_memory_mib(self.device)
 
-    def add_to_map(self, estimate: SceneEstimate) -> None:
-        """Let the map grow by what is not a person."""
-        self.newest = estimate
-        if self.map_enabled and self.map_due.due(estimate.stamp_ns, self.map_update_rate):
-            self.map.add(estimate)
+    def add_to_map(self, camera: str, estimate: SceneEstimate) -> None:
+        """Let the camera's map grow by what is not a person."""
+        view = self._views[camera]
+        view.newest = estimate
+        if self._map.enabled and view.map_due.due(estimate.stamp_ns, self._map.update_rate):
+            view.map.add(estimate)
 
-    def map_points(self) -> Points:
-        """The map without people: world frame and RGB."""
-        points_world, colors, _ = self.map.points()
+    def map_points(self, camera: str) -> Points:
+        """A camera's map without people: world frame and RGB."""
+        points_world, colors, _ = self._views[camera].map.points()
         return points_world, colors
 
     def map_copy(self, include_people: bool, voxel_m: float) -> Points:
@@ -112,14 +132,19 @@ class Reconstruction:
             voxel_m: Edge of the cells that thin it; 0 = as mapped.
 
         Raises:
-            ConfigError: `voxel_m` is negative or not finite.
+            ConfigError: There are several maps, or `voxel_m` is negative or not finite.
         """
-        points_world, colors = self.map_points()
-        if include_people and self.newest is not None:
-            people = (self.newest.people_mask > 0) & np.isfinite(self.newest.points_camera).all(axis=-1)
-            seen_world = apply(self.newest.T_world_camera, self.newest.points_camera[people])
+        if len(self._views) > 1:
+            raise ConfigError(f"each of the cameras {list(self._views)} has a map of its own; record their "
+                              "human_scene/map/cloud, or let fusion_node merge them (map.enabled)")
+        (camera, view), = self._views.items()
+        points_world, colors = self.map_points(camera)
+        newest = view.newest
+        if include_people and newest is not None:
+            people = (newest.people_mask > 0) & np.isfinite(newest.points_camera).all(axis=-1)
+            seen_world = apply(newest.T_world_camera, newest.points_camera[people])
             points_world = np.concatenate([points_world, seen_world])
-            colors = np.concatenate([colors, self.newest.colors[people]])
+            colors = np.concatenate([colors, newest.colors[people]])
         if voxel_m == 0.0:
             return points_world, colors
         thinned = VoxelMap(MapConfig(voxel_m=voxel_m, min_observations=1, max_points=len(points_world) + 10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from human_scene_ros.errors import ConfigError
 from human_scene_ros.nodes.parameters import option
 
 
@@ -51,6 +52,16 @@ class InputConfig:
     depth_tolerance: float = option(0.02, "Seconds between an image and its depth image, at most.", low=0.0, high=1.0)
     silence_warning: float = option(5.0, "Seconds without an image until diagnostics warn.", low=0.5,
                                     high=3600.0, dynamic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderConfig:
+    """The order in which the images of several `cameras` reach the one network."""
+
+    timeout: float = option(0.1, "Seconds an image waits at most for an older one of another camera (cameras only).",
+                            low=0.001, high=60.0)
+    dead_after: float = option(1.0, "Seconds of silence after which a camera is not waited for (cameras only).",
+                               low=0.1, high=3600.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +160,8 @@ class TfConfig:
     base_frame: str = option("", "Robot base for ~/odom; empty = no odometry message.")
     odom_frame: str = option("odom", "Parent frame of ~/odom.")
     bodies: Literal["none", "root"] = option(
-        "root", "root: optical frame -> body_<track_id> for every person.", dynamic=True)
+        "root", "root: optical frame -> body_<track_id> for every person; never with several cameras, whose ids are "
+        "their own.", dynamic=True)
     time_offset: float = option(0.0, "Seconds added to the stamps of sent transforms.", low=-10.0, high=10.0,
                                 dynamic=True)
     wait: float = option(0.2, "Seconds to wait for /tf at the image stamp.", low=0.0, high=10.0, dynamic=True)
@@ -176,6 +188,7 @@ class ReconstructorConfig:
 
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
+    sync: OrderConfig = OrderConfig()
     bodies: BodiesConfig = BodiesConfig()
     track: TrackConfig = TrackConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
@@ -190,5 +203,26 @@ class ReconstructorConfig:
         "auto", "Where the camera's motion comes from; auto = the network's pose head, else odometry; network = its "
         "pose head or pair head; guarded = odometry that expects the motion of that head; static for a camera that "
         "never moves.")
-    camera_name: str = option("camera", "Name of the camera in messages and diagnostics.")
+    camera_name: str = option("camera", "Name of the camera in messages and diagnostics; not used with cameras.")
+    cameras: tuple[str, ...] = option((), "Names of several cameras for this one network: topics NAME/image, "
+                                      "NAME/camera_info and NAME/human_scene/bodies; empty = one camera.")
     autostart: bool = option(True, "Configure and activate at start; false = a lifecycle manager does it.")
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.cameras if not name.isidentifier() or not name.isascii()]
+        if wrong:
+            raise ConfigError(f"cameras: {wrong} cannot be names of cameras; expected letters, digits and _, a letter "
+                              "first")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ConfigError(f"cameras = {list(self.cameras)}: a name is given twice")
+        single = [name for name, given in (("tf.mode: camera", self.tf.mode == "camera"),
+                                           ("tf.base_frame", self.tf.base_frame),
+                                           ("odometry.hint_frame", self.odometry.hint_frame)) if given]
+        if self.cameras and single:
+            raise ConfigError(f"{', '.join(single)} with cameras = {list(self.cameras)}: only for one camera; for a "
+                              "rig leave it out and let fusion_node send transforms")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of all cameras, of the only one too."""
+        return self.cameras or (self.camera_name,)

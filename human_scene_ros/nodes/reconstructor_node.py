@@ -1,13 +1,16 @@
-"""`ros2 run human_scene_ros reconstructor_node`: images of one camera in; bodies, camera pose, cloud and map out.
+"""`ros2 run human_scene_ros reconstructor_node`: images in; bodies, camera pose, cloud and map out.
 
 The route of an image is `ReconstructorNode._process`. Callbacks only store messages; one worker thread owns the
 network. In live mode the newest image wins, in replay (`input.drop_policy: all`) none is left out; either way
-every image is counted. One bad image is rejected and reported; a dying worker ends the process with exit code 1.
+every image is counted. With `cameras` it serves several: their images reach the one network in the order of their
+stamps, and each camera has inputs and results of its own. One bad image is rejected and reported; a dying worker ends
+the process with exit code 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import threading
 import time
@@ -32,6 +35,7 @@ from human_scene_ros.nodes.process import run_node
 from human_scene_ros.nodes.publishers import ResultPublishers
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.runtime.latest import BoundedQueue, LatestSlot, Worker
+from human_scene_ros.runtime.stamp_order import StampOrder
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.image_codec import decode_message
 from human_scene_ros.srv import SaveMap
@@ -48,10 +52,24 @@ WATCH_PERIOD_S = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Arrival:
-    """One image message and when it came, steady seconds."""
+    """One image message of a camera, its stamp, and when it came, steady seconds."""
 
+    camera: str
     message: Any
+    stamp_ns: int
     at_s: float
+
+
+@dataclasses.dataclass
+class View:
+    """One camera of the node: what comes, what goes, how often, and the stamp of the last image in this segment."""
+
+    input: CameraInput | None = None
+    results: ResultPublishers | None = None
+    last_stamp_ns: int | None = None
+    map_points: int = 0
+    map_due: Throttle = dataclasses.field(default_factory=Throttle)
+    rate_due: Throttle = dataclasses.field(default_factory=Throttle)
 
 
 class ReconstructorNode(LifecycleNode):
@@ -64,16 +82,15 @@ class ReconstructorNode(LifecycleNode):
         self._reconstruction: Reconstruction | None = None
         self._settings = NodeParameters(self, ReconstructorConfig, self._on_config)
         self.config = self._settings.config
-        self._health = Health(self.get_name(), self.config.camera_name)
-        self._results: ResultPublishers | None = None
-        self._input: CameraInput | None = None
+        self._views = {name: View() for name in self.config.views}
+        self._health = Health(self.get_name(), self.config.views)
         self._mailbox: Any = None
+        self._drops_lock, self._drops_counted = threading.Lock(), 0
         self._worker: Worker[Arrival] | None = None
         self._lock = threading.Lock()  # held during a step; whoever changes the stream takes it
-        self._paused = self._was_silent = False
-        self._last_stamp_ns: int | None = None
+        self._paused = False
+        self._were_silent: set[str] = set()
         self._failures_in_a_row = 0
-        self._map_due, self._rate_due = Throttle(), Throttle()
         # Plain publishers made here: managed ones are mute while inactive, when errors matter most.
         self._status_publisher = qos.create_publisher(self, SceneStatus, "~/status", qos.latched(1))
         self._diagnostics_publisher = qos.create_publisher(self, DiagnosticArray, "/diagnostics", qos.reliable(10))
@@ -91,46 +108,49 @@ class ReconstructorNode(LifecycleNode):
 
     def _process(self, arrival: Arrival) -> None:
         """One image from message to results. Raises what makes this image unusable."""
-        assert self._input is not None and self._reconstruction is not None and self._results is not None, "active"
+        camera, view = arrival.camera, self._views[arrival.camera]
+        assert view.input is not None and self._reconstruction is not None and view.results is not None, "active"
         header, health = arrival.message.header, self._health
         with health.stage("decode"):
             image = decode_message(arrival.message)
         with health.stage("undistort"):
-            calibration = self._input.calibration(image.shape[1], image.shape[0])
-            depth_m = self._input.depth(convert.stamp_ns(header.stamp), image.shape[1], image.shape[0])
+            calibration = view.input.calibration(image.shape[1], image.shape[0])
+            depth_m = view.input.depth(arrival.stamp_ns, image.shape[1], image.shape[0])
             frame = convert.to_camera_frame(header, image, calibration, depth_m)
         with health.stage("hint"):
-            frame = dataclasses.replace(frame, pose_hint=self._results.hints.at(frame.camera_frame, frame.stamp_ns))
+            frame = dataclasses.replace(frame, pose_hint=view.results.hints.at(frame.camera_frame, frame.stamp_ns))
         with health.stage("step"):
-            estimate = self._reconstruction.stream.step(frame)
+            estimate = self._reconstruction.step(camera, frame)
         with health.stage("map"):
-            self._reconstruction.add_to_map(estimate)
+            self._reconstruction.add_to_map(camera, estimate)
         with health.stage("publish"):
             latency_s = self._latency_s(frame.stamp_ns)
-            self._results.publish(estimate, frame.camera_frame, latency_s)
-            if self._map_due.due(frame.stamp_ns, self.config.map.rate):
-                health.map_points = self._results.publish_map(frame.stamp_ns, *self._reconstruction.map_points())
+            view.results.publish(estimate, frame.camera_frame, latency_s)
+            if view.map_due.due(frame.stamp_ns, self.config.map.rate):
+                view.map_points = view.results.publish_map(frame.stamp_ns, *self._reconstruction.map_points(camera))
+                health.map_points = sum(v.map_points for v in self._views.values())
         health.processed(estimate, latency_s, time.monotonic() - arrival.at_s)
 
     # --- the worker: one image at a time -------------------------------------------------------------------------
 
     def _on_item(self, arrival: Arrival) -> None:
         """Decide whether an image is processed, and count what became of it."""
+        self._count_drops()
         config, health = self.config.input, self._health
-        stamp_ns = convert.stamp_ns(arrival.message.header.stamp)
+        stamp_ns, view = arrival.stamp_ns, self._views[arrival.camera]
         live = config.drop_policy == "latest"
         too_old = live and config.max_age > 0.0 and time.monotonic() - arrival.at_s > config.max_age
-        too_soon = live and config.max_rate > 0.0 and not self._rate_due.due(stamp_ns, config.max_rate)
+        too_soon = live and config.max_rate > 0.0 and not view.rate_due.due(stamp_ns, config.max_rate)
         if self._paused or too_old or too_soon:
             health.counter.dropped()
             return
         try:
             with self._lock:
-                self._follow_time(stamp_ns)
+                self._follow_time(arrival.camera, stamp_ns)
                 self._process(arrival)
             self._failures_in_a_row = 0
         except HumanSceneError as error:
-            self._reject(f"image {stamp_ns / 1e9:.3f} s: {type(error).__name__}: {error}")
+            self._reject(arrival.camera, f"image {stamp_ns / 1e9:.3f} s: {type(error).__name__}: {error}")
         except Exception as error:
             if not self.context.ok():
                 return  # shut down in the middle of this image
@@ -138,32 +158,45 @@ class ReconstructorNode(LifecycleNode):
             if self._failures_in_a_row >= FAILURES_IN_A_ROW:
                 raise
             self.get_logger().error(traceback.format_exc())
-            self._reject(f"image {stamp_ns / 1e9:.3f} s: internal {type(error).__name__}: {error}")
+            self._reject(arrival.camera, f"image {stamp_ns / 1e9:.3f} s: internal {type(error).__name__}: {error}")
         if not live and self.context.ok():
             self._publish_status()  # a player without a clock waits for the counters
 
-    def _follow_time(self, stamp_ns: int) -> None:
-        """Stamps that go back, or leave a gap, start a new segment."""
-        last_ns, self._last_stamp_ns = self._last_stamp_ns, stamp_ns
-        if last_ns is None:
-            return
-        step_s, gap_s = (stamp_ns - last_ns) / 1e9, self.config.input.max_gap
-        if step_s < 0.0:
-            self._reset(f"stamps went back by {-step_s:.3f} s")
+    def _follow_time(self, camera: str, stamp_ns: int) -> None:
+        """Stamps of a camera that go back, or a gap in those of all, start a new segment."""
+        last_ns = self._views[camera].last_stamp_ns
+        known_ns = [v.last_stamp_ns for v in self._views.values() if v.last_stamp_ns is not None]
+        step_s, gap_s = (stamp_ns - max(known_ns, default=stamp_ns)) / 1e9, self.config.input.max_gap
+        if last_ns is not None and stamp_ns < last_ns:
+            self._reset(f"stamps went back by {(last_ns - stamp_ns) / 1e9:.3f} s")
         elif gap_s > 0.0 and step_s > gap_s:
             self._reset(f"{step_s:.1f} s without images (input.max_gap is {gap_s:g} s)")
+        elif step_s < 0.0:
+            self._health.cameras[camera].notes.add("order", Level.WARN, (
+                f"images of {camera} come after newer ones of other cameras are processed; raise sync.timeout, or "
+                "correct its clock"))
+        self._views[camera].last_stamp_ns = stamp_ns
+
+    def _forget_stamps(self) -> None:
+        for view in self._views.values():
+            view.last_stamp_ns = None
 
     def _reset(self, reason: str) -> None:
         """Forget tracks, map and memory; the caller holds the lock."""
         assert self._reconstruction is not None
         self._reconstruction.reset()
-        self._health.segment = self._reconstruction.stream.segment
+        self._forget_stamps()
+        self._health.segment = self._reconstruction.segment
         self.get_logger().info(f"segment {self._health.segment}: {reason}")
 
-    def _reject(self, text: str) -> None:
+    def _reject(self, camera: str, text: str) -> None:
         self._health.counter.rejected()
-        if self._health.notes.add("rejected", Level.ERROR, text):
-            self.get_logger().error(f"rejected {text}")
+        if self._health.cameras[camera].notes.add("rejected", Level.ERROR, text):
+            self.get_logger().error(f"rejected {self._named(camera)}{text}")
+
+    def _named(self, camera: str) -> str:
+        """Start of a log line that concerns one camera of several."""
+        return f"{camera}: " if self.config.cameras else ""
 
     def _on_worker_failure(self, error: BaseException) -> None:
         """Runs in the dying worker: the process must end, loudly."""
@@ -178,34 +211,39 @@ class ReconstructorNode(LifecycleNode):
 
     # --- callbacks: all in the executor's thread -----------------------------------------------------------------
 
-    def _on_image(self, message: Any) -> None:
-        self._health.arrived()
+    def _on_image(self, camera: str, message: Any) -> None:
+        self._health.arrived(camera)
         if self._paused:
             self._health.counter.dropped()
             return
-        before = self._mailbox.dropped
-        accepted = self._mailbox.put(Arrival(message, time.monotonic()))
-        self._health.counter.dropped(self._mailbox.dropped - before)
+        accepted = self._mailbox.put(Arrival(camera, message, convert.stamp_ns(message.header.stamp), time.monotonic()))
+        self._count_drops()
         if not accepted:
-            self._health.notes.add("backlog", Level.ERROR, (
+            self._health.cameras[camera].notes.add("backlog", Level.ERROR, (
                 f"{self.config.input.max_pending} images wait already (input.max_pending), new ones are dropped: "
                 "play slower or with bag_node rate 0"))
 
     def _on_time_jump(self, jump: Any) -> None:
         """The clock went back: what waits and moves belongs to another time."""
-        if self._results is not None:
-            self._results.tree.clear()
-            self._results.lookups.clear()
+        for results in self._active_results():
+            results.tree.clear()
+            results.lookups.clear()
         if self._mailbox is None or self.config.input.drop_policy == "all":
             return  # in replay the stamps themselves tell, in order and without losing what waits
-        before = self._mailbox.dropped
         self._mailbox.clear()
-        self._health.counter.dropped(self._mailbox.dropped - before)
+        self._count_drops()
+
+    def _count_drops(self) -> None:
+        """What the mailbox dropped since the last call; it drops when something comes and when something leaves."""
+        with self._drops_lock:
+            dropped = self._mailbox.dropped
+            self._health.counter.dropped(dropped - self._drops_counted)
+            self._drops_counted = dropped
 
     def _on_config(self, config: ReconstructorConfig) -> None:
         self.config = config
-        if self._results is not None:
-            self._results.config = config
+        for results in self._active_results():
+            results.config = config
         if self._reconstruction is not None:
             with self._lock:
                 self._reconstruction.configure(config)
@@ -215,13 +253,12 @@ class ReconstructorNode(LifecycleNode):
             return convert.fill(response, {"success": False, "message": "not configured: nothing to reset"})
         with self._lock:
             self._reset("asked by service")
-            self._last_stamp_ns = None
         return convert.fill(response, {"success": True, "message": f"segment {self._health.segment}"})
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self._lock:
             self._paused = bool(request.data)
-            self._last_stamp_ns = None  # the pause itself is no gap: the memory is kept
+            self._forget_stamps()  # the pause itself is no gap: the memory is kept
         self._publish_status()
         return convert.fill(response, {"success": True, "message": "paused" if self._paused else "running"})
 
@@ -237,42 +274,52 @@ class ReconstructorNode(LifecycleNode):
         return convert.fill(response, {"success": True, "message": path, "points": points, "bytes": size})
 
     def _watch(self) -> None:
-        if self._input is not None:
-            self._input.watch()
-        if self._results is not None:
-            self._results.lookups.poll()
+        for camera in self._inputs().values():
+            camera.watch()
+        for results in self._active_results():
+            results.lookups.poll()
+
+    def _inputs(self) -> dict[str, CameraInput]:
+        return {name: view.input for name, view in self._views.items() if view.input is not None}
+
+    def _active_results(self) -> list[ResultPublishers]:
+        return [view.results for view in self._views.values() if view.results is not None]
 
     # --- reports -------------------------------------------------------------------------------------------------
 
-    def _silence(self) -> str:
-        """Which topic is silent for how long; empty while images come."""
-        if self._input is None or self._paused or self._input.silent_s < self.config.input.silence_warning:
-            return ""
-        return f"no image for {self._input.silent_s:.0f} s on {self._input.describe()}"
+    def _silences(self) -> dict[str, str]:
+        """Which topics are silent for how long; empty while images come."""
+        limit_s = self.config.input.silence_warning
+        return {name: f"no image for {camera.silent_s:.0f} s on {camera.describe()}"
+                for name, camera in self._inputs().items() if not self._paused and camera.silent_s >= limit_s}
 
     def _publish_status(self) -> Any:
-        silence = self._silence()
+        silences = self._silences()
         _, problems = self._health.problems()
         state = self._health.state(configured=self._reconstruction is not None, paused=self._paused,
-                                   silent=bool(silence))
+                                   silent=len(silences))
         memory_mib = self._reconstruction.gpu_memory_mib() if self._reconstruction is not None else 0.0
-        report = self._health.status(state, [silence, *problems] if silence else problems, memory_mib)
+        placing = [] if self._reconstruction is None or self._reconstruction.placed else [self._health.placing]
+        timeouts = self._mailbox.timeouts if isinstance(self._mailbox, StampOrder) else 0
+        report = self._health.status(state, [*silences.values(), *problems, *placing], memory_mib, timeouts)
         self._status_publisher.publish(convert.fill(SceneStatus(), message_fields.scene_status_fields(
             self.get_clock().now().nanoseconds, self.config.tf.world_frame, report)))
         return report
 
     def _report(self) -> None:
         """Status and diagnostics, on a steady timer."""
-        report, silence = self._publish_status(), self._silence()
-        if silence and not self._was_silent:
-            self.get_logger().warning(silence)
-        self._was_silent = bool(silence)
+        report, silences = self._publish_status(), self._silences()
+        for name, text in silences.items():
+            if name not in self._were_silent:
+                self.get_logger().warning(text)
+        self._were_silent = set(silences)
+        results = self._active_results()
         self._diagnostics_publisher.publish(convert.to_diagnostics(
             self.get_clock().now().nanoseconds, self._health.reports(
-                report, silence=silence, input_text=self._input.describe() if self._input else "not subscribed",
-                tf_problem=self._results.problem if self._results else "",
-                tf_failed=self._results.lookups.failed if self._results else 0,
-                hints_missed=self._results.hints.missed if self._results else 0)))
+                report, silences=silences, inputs={name: i.describe() for name, i in self._inputs().items()},
+                tf_problem="; ".join(r.problem for r in results if r.problem),
+                tf_failed=sum(r.lookups.failed for r in results),
+                hints_missed=sum(r.hints.missed for r in results))))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 
@@ -289,8 +336,9 @@ class ReconstructorNode(LifecycleNode):
             from human_scene_ros.nodes.reconstruction import Reconstruction
 
             self._reconstruction = Reconstruction.load(self.config)
-            self._results = ResultPublishers(self, self.config, self._reconstruction.description,
-                                             self._health.notes)
+            for name, view in self._views.items():
+                view.results = ResultPublishers(self, self.config, self._reconstruction.description,
+                                                self._health.cameras[name].notes, name)
         except Exception as error:  # rclpy would swallow it
             known = isinstance(error, HumanSceneError)
             self._health.configure_error = f"configure failed: {type(error).__name__}: {error}"
@@ -301,25 +349,38 @@ class ReconstructorNode(LifecycleNode):
             self._report()
             return FAILURE
         self._health.configure_error = ""
-        self._health.weights = self._reconstruction.weights
+        self._health.weights, self._health.placing = self._reconstruction.weights, self._reconstruction.placing
         self._health.device = f"{self._reconstruction.device} by {self._reconstruction.engine}"
         self.get_logger().info(f"configured in {time.monotonic() - begun:.1f} s: {self._health.weights} on "
                                f"{self._health.device}; {self._reconstruction.note}")
+        if self._health.placing:
+            self.get_logger().info(f"cameras {', '.join(self.config.cameras)}: {self._health.placing}")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
         self._health.restart()
-        self._last_stamp_ns = None
+        self._forget_stamps()
         config = self.config.input
-        self._mailbox = LatestSlot() if config.drop_policy == "latest" else BoundedQueue(config.max_pending)
+        self._mailbox, self._drops_counted = self._new_mailbox(), 0
         self._worker = Worker(self._mailbox, self._on_item, on_failure=self._on_worker_failure, name="reconstruct")
         self._worker.start()
-        self._input = CameraInput(self, config, self._on_image, self._health.notes)
+        for name, view in self._views.items():
+            view.input = CameraInput(self, config, functools.partial(self._on_image, name),
+                                     self._health.cameras[name].notes, name if self.config.cameras else "")
         result = super().on_activate(state)
         self._publish_status()
-        self.get_logger().info(f"ready: {self._input.describe()}, drop_policy {config.drop_policy}")
+        topics = "; ".join(camera.describe() for camera in self._inputs().values())
+        self.get_logger().info(f"ready: {topics}, drop_policy {config.drop_policy}")
         return result
+
+    def _new_mailbox(self) -> Any:
+        live, capacity = self.config.input.drop_policy == "latest", self.config.input.max_pending
+        sync = self.config.sync
+        if self.config.cameras:
+            return StampOrder[Arrival](self.config.cameras, newest_only=live, capacity=capacity,
+                                       timeout_s=sync.timeout, dead_after_s=sync.dead_after)
+        return LatestSlot[Arrival]() if live else BoundedQueue[Arrival](capacity)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and stop the worker; the stream keeps its memory."""
@@ -343,21 +404,25 @@ class ReconstructorNode(LifecycleNode):
         super().destroy_node()
 
     def _stop(self) -> None:
-        if self._input is not None:
-            self._input.close()
+        for camera in self._inputs().values():
+            camera.close()
         if self._worker is not None and not self._worker.stop():
             self.get_logger().warning("the worker did not end in time; it is left behind")
-        self._worker = self._input = None
+        self._worker = None
+        for view in self._views.values():
+            view.input = None
         if self._mailbox is not None:
-            self._health.counter.dropped(self._mailbox.clear())
+            self._mailbox.clear()
+            self._count_drops()
             self._mailbox = None
 
     def _release(self) -> None:
-        if self._results is not None:
-            self._results.close()
-            self._results = None
+        for view in self._views.values():
+            if view.results is not None:
+                view.results.close()
+                view.results = None
         self._reconstruction = None
-        self._health.weights = self._health.device = ""
+        self._health.weights = self._health.device = self._health.placing = ""
 
 
 def main() -> None:

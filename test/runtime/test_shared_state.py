@@ -12,7 +12,7 @@ import pytest
 from human_scene_ros.body.model import load_body_model
 from human_scene_ros.errors import ConfigError, ImageError
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.runtime.shared_state import SharedStateStream
+from human_scene_ros.runtime.shared_state import CameraStreams, SharedStateStream
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.scene import CameraFrame
 
@@ -63,6 +63,24 @@ def test_cameras_of_different_size_and_a_bad_frame_between_them():
         np.testing.assert_array_equal(shared.step(name, frame).T_world_camera, clean.step(name, frame).T_world_camera)
 
 
+@pytest.mark.parametrize("config", [NANO, OFFICIAL], ids=lambda c: c.name)
+def test_cameras_with_memories_of_their_own_are_as_many_streams(config):
+    together = CameraStreams(stream_of(config), ["left", "right"])
+    alone = {"left": stream_of(config), "right": stream_of(config)}
+    for k in range(6):
+        name = ("left", "right", "left")[k % 3]
+        estimate, expected = together.step(name, frame_of(k)), alone[name].step(frame_of(k))
+        np.testing.assert_array_equal(estimate.T_world_camera, expected.T_world_camera)
+        np.testing.assert_array_equal(estimate.points_camera, expected.points_camera)
+        assert [b.track_id for b in estimate.bodies] == [b.track_id for b in expected.bodies]
+    together.reset()
+    for name in ("left", "right"):
+        alone[name].reset()
+        estimate, expected = together.step(name, frame_of(9)), alone[name].step(frame_of(9))
+        assert estimate.segment == expected.segment == together.segment == 1
+        assert [b.track_id for b in estimate.bodies] == [b.track_id for b in expected.bodies]
+
+
 def test_a_reset_starts_a_new_world_for_all():
     shared = SharedStateStream(stream_of(), ["left", "right"])
     first = shared.step("left", frame_of(0))
@@ -76,7 +94,7 @@ def test_a_reset_starts_a_new_world_for_all():
 def test_what_cannot_work_is_refused_with_what_to_do():
     with pytest.raises(ConfigError, match="'tiny_nano' has no pose head.*human-scene calibrate"):
         SharedStateStream(stream_of(NANO), ["left"])
-    with pytest.raises(ConfigError, match="needs 'network'"):
+    with pytest.raises(ConfigError, match="needs 'network'.*cannot place"):
         SharedStateStream(stream_of(stream_config=StreamConfig(camera_pose="static")), ["left"])
     with pytest.raises(ConfigError, match="each once"):
         SharedStateStream(stream_of(), ["left", "left"])
