@@ -2,6 +2,7 @@
 # make demo    the main job through real ROS 2 nodes; results in out/demo/
 #                make demo INPUT=video.mp4         make demo INPUT=bag IMAGE=/topic INFO=/topic
 # make demo-multi   four cameras, their fusion, one that dies and returns; results in out/demo_multi/
+#                   make demo-multi SHARED=1        one reconstructor for all cameras
 # make test    all tests                           make test PYTEST_ARGS="test/geometry -x"
 # make lint    ruff and mypy
 # make bench   milliseconds per stage of the pipeline
@@ -31,7 +32,7 @@ demo: env
 	@./env.sh human-scene demo $(if $(INPUT),"$(INPUT)") $(if $(IMAGE),--image "$(IMAGE)") $(if $(INFO),--info "$(INFO)") --out "$(OUT)"
 
 demo-multi: env
-	@./env.sh human-scene demo-multi $(if $(INPUT),"$(INPUT)") --out "$(if $(filter file,$(origin OUT)),out/demo_multi,$(OUT))"
+	@./env.sh human-scene demo-multi $(if $(INPUT),"$(INPUT)") $(if $(SHARED),--shared) --out "$(if $(filter file,$(origin OUT)),out/demo_multi,$(OUT))"
 
 # Checks of message fields are off by default in ROS; tests run with them.
 test: env

@@ -1,10 +1,11 @@
-"""Any number of cameras: one reconstructor each, one fusion, markers of the fused people, optionally RViz.
+"""Any number of cameras: one reconstructor each or one for all, one fusion, markers of the people, optionally RViz.
 
 ros2 launch human_scene_ros multi_camera.launch.py cameras:=[front,left] image_topic:=color/image_raw rviz:=true
 ros2 launch human_scene_ros multi_camera.launch.py params_file:=/path/to/my_rig.yaml extrinsics_file:=/path/to/rig.yaml
 
 Camera `front` lives in the namespace /front: its images are /front/<image_topic>, its bodies /front/human_scene/bodies.
-Parameters of one camera: a section /front/human_scene in `params_file`. A process that dies is started again.
+Parameters of one camera: a section /front/human_scene in `params_file`. With shared:=true one reconstructor,
+/human_scene, serves all cameras under the same topics. A process that dies is started again.
 """
 
 import os
@@ -21,6 +22,7 @@ PACKAGE = "human_scene_ros"
 ARGUMENTS = {
     "namespace": ("", "Namespace of all nodes; the cameras' own come below it."),
     "cameras": ("", "Names, for instance [front,left]; empty = those of params_file."),
+    "shared": ("false", "true: one reconstructor, with one network, for all cameras; false: one for each."),
     "image_topic": ("image", "Image topic in the namespace of each camera."),
     "camera_info_topic": ("", "CameraInfo topic in the namespace of each camera; empty = beside the image topic."),
     "transport": ("raw", "raw or compressed."),
@@ -60,18 +62,15 @@ def nodes(context):
     if value["fastdds_shm"].lower() == "true":
         actions += shared_memory(os.path.join(share, "config", "fastdds_shm.xml"))
 
-    remappings = [("image", value["image_topic"])]
-    if value["camera_info_topic"]:
-        remappings.append(("camera_info", value["camera_info_topic"]))
     # A camera of a rig stands still, unless a file of the user's says something else.
     usual = {} if files else {"camera_pose": "static", "map.enabled": False}
-    for name in cameras:
+    usual.update({"input.transport": value["transport"], "input.drop_policy": value["drop_policy"],
+                  "tf.world_frame": value["world_frame"], "autostart": autostart})
+    topics = {"image": value["image_topic"], "camera_info": value["camera_info_topic"]}
+    for below, remappings, own in reconstructors(cameras, topics, value["shared"].lower() == "true"):
         actions.append(Node(executable="reconstructor_node", name="human_scene",
-                            namespace=f"{value['namespace']}/{name}".strip("/"), remappings=remappings,
-                            parameters=[*files, {**usual, "camera_name": name, "input.transport": value["transport"],
-                                                 "input.drop_policy": value["drop_policy"],
-                                                 "tf.world_frame": value["world_frame"], "autostart": autostart}],
-                            **common))
+                            namespace=f"{value['namespace']}/{below}".strip("/"), remappings=remappings,
+                            parameters=[*files, {**usual, **own}], **common))
     rig = {"cameras": cameras, "world_frame": value["world_frame"], "autostart": autostart}
     if value["extrinsics_file"]:
         rig["extrinsics.file"] = value["extrinsics_file"]
@@ -86,6 +85,15 @@ def nodes(context):
         actions.append(Node(package="rviz2", executable="rviz2", name="rviz2", namespace=value["namespace"],
                             arguments=["-d", config], output="screen"))
     return actions
+
+
+def reconstructors(cameras, topics, shared):
+    """Namespace, remappings and parameters of each reconstructor; topics that are "" keep their names."""
+    named = {ours: theirs for ours, theirs in topics.items() if theirs}
+    if shared:
+        return [("", [(f"{name}/{ours}", f"{name}/{theirs}") for name in cameras for ours, theirs in named.items()],
+                 {"cameras": cameras})]
+    return [(name, list(named.items()), {"camera_name": name}) for name in cameras]
 
 
 def cameras_of(params):

@@ -1,8 +1,8 @@
 """`human-scene demo-multi`: several cameras through the real ROS 2 nodes, fused, and a picture of the result.
 
-One process each: bag_node, a reconstructor per camera, fusion_node, record_node. The recording is played as fast as
-the fusion acknowledges images, so that nothing is lost on a slow machine; this process only watches. Numbers and
-picture come from what was recorded.
+One process each: bag_node, a reconstructor per camera or one for all, fusion_node, record_node. The recording is
+played as fast as the fusion acknowledges images, so that nothing is lost on a slow machine; this process only watches.
+Numbers and picture come from what was recorded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                                  "camera_info of every camera, poses on /tf_static (default: the one "
                                                  "that ships)")
     parser.add_argument("--cameras", default="", help="only these, for instance camera_0,camera_2 (default: all)")
+    parser.add_argument("--shared", action="store_true", help="one reconstructor process, with one network, for all "
+                                                              "cameras instead of one for each")
     add_run_arguments(parser, "out/demo_multi")
 
 
@@ -120,15 +122,17 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
         with Observer(domain_id) as observer:
             observer.watch_status(STATUS)
             _start(processes, rig, arguments, out)
-            say(f"nodes    bag, {len(rig.cameras)} reconstructors, fusion, markers and record as processes on ROS "
+            reconstructors = _reconstructors(rig, arguments.shared)
+            say(f"nodes    bag, {', '.join(reconstructors)}, fusion, markers and record as processes on ROS "
                 f"domain {domain_id}")
-            _wait_complete(processes, observer, rig)
+            _wait_complete(processes, observer, rig, reconstructors)
             total = min(sum(rig.images.values()), arguments.max_frames or sum(rig.images.values()))
             processes.follow(
                 lambda: _fused(observer), lambda _: processes.exit_code("bag_node") == 0 and _fused(observer) >= total,
                 to_blame=("fusion_node", "bag_node"), total=total, unit="image", say=None if arguments.json else say)
             processes.stop("record_node")  # first: it takes what is on its way while the others still run
-            processes.stop(*(_process(name) for name in rig.cameras), "fusion_node", "markers_node")
+            memory_mib = processes.peak_rss_mib
+            processes.stop(*reconstructors, "fusion_node", "markers_node")
             status = observer.status
             assert status is not None  # `_fused` has counted by it
             summary: dict[str, Any] = {
@@ -136,7 +140,9 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
                 "frames_dropped": int(status.frames_dropped), "frames_rejected": int(status.frames_rejected),
                 "sets": observer.people, "sets_partial": int(status.sync_partial),
                 "sets_per_second": round((observer.people - 1) / observer.fusing_s, 2) if observer.fusing_s else 0.0,
-                "fusion_mean_ms": round(1e3 * float(status.inference_mean), 2)}
+                "fusion_mean_ms": round(1e3 * float(status.inference_mean), 2),
+                "reconstructors": len(reconstructors), "peak_rss_mib": memory_mib,
+                "reconstructors_peak_rss_mib": round(sum(memory_mib[name] for name in reconstructors), 1)}
     summary["weights"] = {"name": weights.name, "sha256": weights.sha256, "note": weights.note}
     summary["input"] = str(rig.source)
     say("reading back what was recorded")
@@ -208,20 +214,28 @@ def _number(person_id: str) -> int:
     return int("".join(c for c in person_id if c.isdigit()) or 0)
 
 
-def _process(camera: str) -> str:
-    return f"reconstructor_{camera}"
+def _reconstructors(rig: Rig, shared: bool) -> dict[str, tuple[str, ...]]:
+    """Process -> the cameras that it serves."""
+    return {"reconstructor": rig.cameras} if shared else {f"reconstructor_{name}": (name,) for name in rig.cameras}
 
 
 def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, out: Path) -> None:
     body = str(Path(arguments.body).resolve()) if arguments.body else ""
     checkpoint = str(Path(arguments.checkpoint).resolve()) if arguments.checkpoint else ""
+    # A replay at any speed: what belongs together waits for cameras that work, however slow the machine is.
+    patience = {"sync.timeout": 20.0, "sync.dead_after": 3.0}
     # All live on the recording's clock, or what they say of themselves would lie years after what they see.
-    for name in rig.cameras:
-        processes.start(_process(name), {
-            "model.preset": arguments.preset, "model.checkpoint": checkpoint, "model.body": body, "camera_name": name,
+    for process, cameras in _reconstructors(rig, arguments.shared).items():
+        common = {
+            "model.preset": arguments.preset, "model.checkpoint": checkpoint, "model.body": body,
             "camera_pose": "static", "map.enabled": False, "input.transport": "compressed",
-            "input.drop_policy": "all", "input.reliability": "reliable", "tf.bodies": "none"},
-            node="reconstructor_node", namespace=name, remap={"image": rig.image[name]}, use_sim_time=True)
+            "input.drop_policy": "all", "input.reliability": "reliable", "tf.bodies": "none"}
+        if arguments.shared:
+            processes.start(process, {**common, **patience, "cameras": cameras}, node="reconstructor_node",
+                            remap={f"{name}/image": f"{name}/{rig.image[name]}" for name in cameras}, use_sim_time=True)
+        else:
+            processes.start(process, {**common, "camera_name": cameras[0]}, node="reconstructor_node",
+                            namespace=cameras[0], remap={"image": rig.image[cameras[0]]}, use_sim_time=True)
     extrinsics: dict[str, Any] = {}
     if not rig.tf:
         file = out / "log" / "rig.yaml"
@@ -229,15 +243,15 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
                                                    for name in rig.cameras]))
         extrinsics = {"extrinsics.file": str(file.resolve()),
                       **{f"{name}.extrinsics_source": "file" for name in rig.cameras}}
-    # A replay at any speed: a set waits for cameras that work, however slow the machine is.
     processes.start("fusion_node", {
-        "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, "sync.timeout": 20.0,
-        "sync.dead_after": 3.0, "extrinsics.wait": 2.0, "person.min_views": 2, **extrinsics}, use_sim_time=True)
+        "cameras": rig.cameras, "body": body, "world_frame": rig.world_frame, **patience, "extrinsics.wait": 2.0,
+        "person.min_views": 2, **extrinsics}, use_sim_time=True)
     processes.start("markers_node", {"source": "people", "body": body}, use_sim_time=True)
     played = [f"/{name}/{topic}" for name in rig.cameras for topic in (
         "camera_info", f"{rig.image[name]}/compressed")]
-    # Each camera's images have two subscribers, its reconstructor and the recorder; the player waits for both.
-    bodies = [f"/{name}/human_scene/{topic}" for name in rig.cameras for topic in ("bodies", "status")]
+    # Each camera's images have two subscribers, a reconstructor and the recorder; the player waits for both.
+    bodies = [f"/{name}/human_scene/bodies" for name in rig.cameras]
+    bodies += ["/human_scene/status"] if arguments.shared else [f"/{name}/human_scene/status" for name in rig.cameras]
     processes.start("record_node", {
         "output": str((out / "scene").resolve()), "stamps": "header", "compress": True, "wait_timeout": START_LIMIT_S,
         "topics": [*played,
@@ -253,11 +267,10 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
 
 # --- while it runs -----------------------------------------------------------------------------------------------
 
-def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig) -> None:
+def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig, reconstructors: Iterable[str]) -> None:
     """Until every process is ready and has found the others."""
     conditions: list[tuple[str, Callable[[], bool]]] = [
-        *((f"{_process(name)} to load its weights", lambda n=name: processes.says(_process(n), "ready: "))
-          for name in rig.cameras),
+        *((f"{name} to load its weights", lambda n=name: processes.says(n, "ready: ")) for name in reconstructors),
         ("fusion_node to be ready", lambda: processes.says("fusion_node", "ready: ")),
         ("record_node to find all topics", lambda: processes.says("record_node", "ready: ")),
         ("fusion_node and record_node to subscribe to the bodies", lambda: all(
@@ -277,9 +290,10 @@ def _fused(observer: Observer) -> int:
 
 @dataclasses.dataclass
 class _Recorded:
-    """What was recorded, by stamp."""
+    """What was recorded, by stamp; `reconstruct_ms` by camera, or "all" for one reconstructor."""
 
     bodies: dict[str, dict[int, Any]]
+    sets: int
     people: dict[int, Any]
     associations: dict[int, Any]
     reconstruct_ms: dict[str, float]
@@ -289,30 +303,32 @@ def _recorded(folder: Path, cameras: tuple[str, ...]) -> _Recorded:
     from human_scene_ros.sources.bag_reader import BagReader
     from human_scene_ros.sources.message_fields import stamp_ns_of
 
-    found = _Recorded({name: {} for name in cameras}, {}, {}, {})
+    found = _Recorded({name: {} for name in cameras}, 0, {}, {}, {})
     with BagReader(folder) as bag:
         for topic, _, data in bag.messages([t for t in bag.topics if "/human_scene/" in t or t in (
                 PEOPLE, ASSOCIATIONS)]):
             message: Any = bag.deserialize(topic, data)
             stamp = stamp_ns_of(message.header.stamp)
             if topic == PEOPLE:
+                found.sets += 1  # a camera that returns late for its moment makes a second set of it
                 found.people[stamp] = message
             elif topic == ASSOCIATIONS:
                 found.associations[stamp] = message
             elif topic.endswith("/bodies"):
                 found.bodies[topic.split("/")[1]][stamp] = message
             elif math.isfinite(message.inference_mean):
-                found.reconstruct_ms[topic.split("/")[1]] = 1e3 * float(message.inference_mean)
+                owner = topic.split("/")[1]
+                found.reconstruct_ms[owner if owner in cameras else "all"] = 1e3 * float(message.inference_mean)
     return found
 
 
 def _read_back(rig: Rig, arguments: argparse.Namespace, out: Path, summary: dict[str, Any]) -> None:
     """Errors and picture from the recording; completes `summary`."""
     found = _recorded(out / "scene", rig.cameras)
-    if len(found.people) < summary["sets"]:  # this process may have looked later than the recorder, not earlier
-        raise SourceError(f"{out / 'scene'} holds {len(found.people)} sets of {summary['sets']} published ones: the "
+    if found.sets < summary["sets"]:  # this process may have looked later than the recorder, not earlier
+        raise SourceError(f"{out / 'scene'} holds {found.sets} sets of {summary['sets']} published ones: the "
                           "recorder lost some")
-    summary["sets"] = len(found.people)
+    summary["sets"] = found.sets
     seen = {p.person_id for m in found.people.values() for p in m.people if p.state == TrackState.CONFIRMED}
     summary.update(
         cameras=list(rig.cameras), person_ids=len(seen),
@@ -454,6 +470,8 @@ def table(summary: dict[str, Any]) -> str:
             ("sets / with a camera missing", f"{summary['sets']} / {summary['sets_partial']}"),
             ("speed", f"{summary['sets_per_second']:.1f} sets of {len(summary['cameras'])} per second"),
             ("network per image, mean", f"{sum(network) / max(len(network), 1):.0f} ms"),
+            ("reconstructors, peak memory",
+             f"{summary['reconstructors']}, {summary['reconstructors_peak_rss_mib']:.0f} MiB"),
             ("fusion per set, mean", f"{summary['fusion_mean_ms']:.1f} ms"),
             ("people at once / ids in all", f"{summary['people']} / {summary['person_ids']}")]
     rows += [(name, format_value((summary["errors"] or {}).get(key), factor, unit))

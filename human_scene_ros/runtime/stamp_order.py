@@ -40,6 +40,7 @@ class _Lane(Generic[T]):
         newest_ns: Its newest stamp; None before the first.
         step_ns: Smallest step between its stamps in this pass; None before the second.
         came_s: When its newest frame came.
+        left: Pass and stamp of the frame handed over last.
         served: It had its turn in this round (newest frames only).
     """
 
@@ -48,6 +49,7 @@ class _Lane(Generic[T]):
     newest_ns: int | None = None
     step_ns: int | None = None
     came_s: float = -math.inf
+    left: tuple[int, int] = (-1, 0)
     served: bool = False
 
 
@@ -56,7 +58,8 @@ class StampOrder(Generic[T]):
 
     A camera whose next frame is due before the oldest waiting one is waited for: `timeout_s` at most, and not at all
     after `dead_after_s` of silence. A frame that comes later than that is handed over next, out of order. When stamps
-    go back (a recording that begins again), everything older is handed over first.
+    go back (a recording that begins again), everything older is handed over first. Of equal stamps, that of the camera
+    which had to wait longest is first: one that returns is noticed before its moment is over.
 
     With `newest_only` the newest frame of each camera wins. Where the worker cannot keep up, the cameras take turns,
     and what is older than a frame handed over is dropped. Without, nothing is replaced; a full mailbox refuses.
@@ -161,7 +164,8 @@ class StampOrder(Generic[T]):
         if not filled:
             return "", math.inf
         unserved = {name: lane for name, lane in filled.items() if not lane.served} or filled
-        name = min(unserved, key=lambda n: (unserved[n].waiting[0][0], unserved[n].waiting[0][1].stamp_ns))
+        name = min(unserved, key=lambda n: (unserved[n].waiting[0][0], unserved[n].waiting[0][1].stamp_ns,
+                                            unserved[n].left))
         number, item, since_s = unserved[name].waiting[0]
         waits = [min(since_s + self._timeout_s, self._dead_s(lane)) - now_s for lane in self._lanes.values()
                  if self._due(lane, number, item.stamp_ns)]
@@ -188,6 +192,7 @@ class StampOrder(Generic[T]):
         self._timeouts += any(self._due(other, number, item.stamp_ns) and now_s < self._dead_s(other)
                               for other in self._lanes.values())
         lane.waiting.popleft()
+        lane.left = number, item.stamp_ns
         if self._newest_only:
             if lane.served:
                 for other in self._lanes.values():

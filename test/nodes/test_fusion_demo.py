@@ -54,15 +54,18 @@ def test_a_recording_of_one_camera_is_refused_with_what_it_has():
 
 
 @pytest.mark.ros
-def test_the_demo_of_several_cameras_loses_nothing_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("shared", [False, True], ids=["one reconstructor each", "one for all"])
+def test_the_demo_of_several_cameras_loses_nothing_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                             shared: bool):
     out = tmp_path / "out"
-    assert main(["demo-multi", "--cameras", "camera_0,camera_1", "--max-frames", "20", "--out", str(out),
-                 "--json"]) == 0
+    assert main(["demo-multi", "--cameras", "camera_0,camera_1", "--max-frames", "20", "--out", str(out), "--json",
+                 *(["--shared"] if shared else [])]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((out / "summary.json").read_text())
     assert (summary["frames_in"], summary["frames_fused"], summary["frames_dropped"]) == (20, 20, 0)
     assert summary["sets"] == 10 and summary["sets_partial"] == 0
-    assert set(summary["reconstruct_mean_ms"]) == set(summary["cameras"])
+    assert set(summary["reconstruct_mean_ms"]) == ({"all"} if shared else set(summary["cameras"]))
+    assert summary["reconstructors"] == (1 if shared else 2) and summary["reconstructors_peak_rss_mib"] > 100.0
     assert {"assoc_precision", "assoc_recall", "idf1", "id_switches", "wa_mpjpe_single_mm",
             "wa_mpjpe_fused_mm"} <= set(summary["errors"])
     from PIL import Image

@@ -47,14 +47,31 @@ def test_the_multi_camera_launch_has_the_usual_arguments():
     assert set(literal(REPOSITORY / "launch" / "multi_camera.launch.py", "ARGUMENTS")) >= usual
 
 
-def test_the_multi_camera_launch_finds_the_cameras_of_a_file():
+def multi_camera_function(name):
+    """One function of the launch file, which needs no launch packages."""
     tree = ast.parse((REPOSITORY / "launch" / "multi_camera.launch.py").read_text())
-    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "cameras_of")
+    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
     names = {"yaml": yaml}
     exec(compile(ast.Module([function], []), "multi_camera.launch.py", "exec"), names)
-    assert names["cameras_of"](REPOSITORY / "config" / "multi_camera.yaml") == ["front", "left", "right", "back"]
+    return names[name]
+
+
+def test_one_reconstructor_for_all_cameras_reads_the_topics_of_one_for_each():
+    reconstructors = multi_camera_function("reconstructors")
+    cameras, topics = ["front", "left"], {"image": "color/image", "camera_info": ""}
+    each, one = reconstructors(cameras, topics, False), reconstructors(cameras, topics, True)
+    assert one == [("", [("front/image", "front/color/image"), ("left/image", "left/color/image")],
+                    {"cameras": cameras})]
+    assert [f"{below}/{topic}" for below, remappings, _ in each for _, topic in remappings] == [
+        topic for _, topic in one[0][1]]
+    assert [own for _, _, own in each] == [{"camera_name": "front"}, {"camera_name": "left"}]
+
+
+def test_the_multi_camera_launch_finds_the_cameras_of_a_file():
+    cameras_of = multi_camera_function("cameras_of")
+    assert cameras_of(REPOSITORY / "config" / "multi_camera.yaml") == ["front", "left", "right", "back"]
     with pytest.raises(RuntimeError, match="lists no cameras for human_scene_fusion; set cameras"):
-        names["cameras_of"](REPOSITORY / "config" / "reconstructor.yaml")
+        cameras_of(REPOSITORY / "config" / "reconstructor.yaml")
 
 
 def test_executables_exist():

@@ -74,6 +74,15 @@ def test_equal_stamps_leave_in_the_order_of_the_cameras_whatever_came_first(cloc
     assert taken(order) == ["a0", "b0", "c0", "a100", "b100", "c100"]
 
 
+def test_of_equal_stamps_that_of_a_camera_which_returns_is_first(clock):
+    order = StampOrder[Frame](RIG, newest_only=False, timeout_s=0.1)
+    put(order, "a0", "b0", "c0", "a100", "b100")
+    clock.now_s += 0.2
+    assert taken(order) == ["a0", "b0", "c0", "a100", "b100"]
+    put(order, "a200", "b200", "c200")
+    assert taken(order) == ["c200", "a200", "b200"]
+
+
 def test_a_frame_waits_for_a_silent_camera_until_the_timeout_and_then_not_for_a_dead_one(clock):
     order = StampOrder[Frame](("a", "b"), newest_only=False, timeout_s=0.1, dead_after_s=1.0)
     put(order, "a0", "b0", "a100")
@@ -86,7 +95,7 @@ def test_a_frame_waits_for_a_silent_camera_until_the_timeout_and_then_not_for_a_
     put(order, "a200")
     assert taken(order) == ["a200"] and order.timeouts == 1, "b is dead: nobody waits, nothing is given up"
     put(order, "b300", "a300")
-    assert taken(order) == ["a300", "b300"], "b is back"
+    assert taken(order) == ["b300", "a300"], "b is back"
 
 
 def test_a_camera_that_never_came_is_waited_for_at_the_start_only(clock):
