@@ -19,7 +19,7 @@ PRESETS: dict[str, NetworkConfig] = {
         head_hidden_ratio=1.0, backbone=BackboneConfig(kind="pyramid", embed_dim=96, patch_px=8),
         dpt=DptConfig(feature_dim=32, last_dim=16, layer_dims=(32, 64, 96, 96), taps="stem", output_stride=2),
         pose_memory=False, pose_head=False, world_head=False, rgb_head=False, dense="ray_depth",
-        body_head="window", detection_threshold=0.2, birth_threshold=0.32,
+        body_head="window", detection_threshold=0.2, birth_threshold=0.34,
         track_bank_cap=64, unused_keys=False),
     "human3r_672s": NetworkConfig(name="human3r_672s", backbone=VIT_S),
     "human3r_672b": NetworkConfig(name="human3r_672b", backbone=VIT_B),
