@@ -51,7 +51,7 @@ def _rows(evaluation: Evaluation, columns: Sequence[tuple[str, str, float, str]]
     lines = []
     for name, sequences in groups.items():
         frames = sum(s["counts"]["frames"] for s in sequences)
-        cells = [_cell(_pooled(sequences, key), factor, unit) for key, _, factor, unit in columns]
+        cells = [cell(_pooled(sequences, key), factor, unit) for key, _, factor, unit in columns]
         placing = f", cameras {sequences[0]['rig']['placing']}" if rig else ""
         lines.append(f"| {name}{placing} | {frames} | {' | '.join(cells)} |")
     return lines
@@ -78,9 +78,12 @@ def _pooled(sequences: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return float(sum(m["value"] * w for m, w in zip(metrics, weights, strict=True)) / sum(weights))
 
 
-def _cell(value: float | None, factor: float, unit: str) -> str:
-    return "-" if value is None else f"{value * factor:.0f}{unit}" if abs(value * factor) >= 100 else (
-        f"{value * factor:.2g}{unit}" if unit else f"{value * factor:.2f}")
+def cell(value: float | None, factor: float, unit: str) -> str:
+    """Two digits, and never an exponent: 99.6 % is 100 %."""
+    if value is None:
+        return "-"
+    scaled = value * factor
+    return f"{scaled:.0f}{unit}" if abs(scaled) >= 10 else f"{scaled:.2g}{unit}" if unit else f"{scaled:.2f}"
 
 
 def _origin(evaluation: Evaluation) -> str:

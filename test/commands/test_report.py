@@ -20,7 +20,7 @@ from human_scene_ros.commands import report
 from human_scene_ros.errors import ConfigError, SourceError
 from human_scene_ros.report import charts
 from human_scene_ros.report.charts import Series
-from human_scene_ros.report.markdown import BEGIN, END, replace_block
+from human_scene_ros.report.markdown import BEGIN, END, cell, replace_block
 from human_scene_ros.report.published import PROTOCOLS, SOURCES
 
 
@@ -232,3 +232,10 @@ def test_the_page_fits_and_is_not_empty(page, tmp_path, width):
     assert all(part.any() for part in np.array_split(rows, 12))
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 50
     assert (inside[:, :8] == inside[0, 0]).all() and (inside[:, -8:] == inside[0, 0]).all()
+
+
+@pytest.mark.parametrize(("value", "factor", "unit", "text"), [
+    (0.996, 100.0, " %", "100 %"), (0.0714, 100.0, " %", "7.1 %"), (0.0996, 100.0, " %", "10 %"),
+    (1234.5, 1.0, " mm", "1234 mm"), (0.1649, 1.0, "", "0.16"), (None, 1.0, "", "-")])
+def test_cells_of_the_readme_have_no_exponents(value, factor, unit, text):
+    assert cell(value, factor, unit) == text
