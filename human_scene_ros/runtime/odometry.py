@@ -27,6 +27,8 @@ from human_scene_ros.scene import PoseHint, TrackingStatus
 
 Array = NDArray[np.float64]
 
+NEAR_LEVELS, FAR_LEVELS = 2, 4  # each doubles how far a corner may be from where it is expected
+
 
 @dataclasses.dataclass(frozen=True)
 class OdometryConfig:
@@ -265,15 +267,16 @@ class KeyframeOdometry:
         noise = c.sensor_depth_noise if view.trusted else c.depth_noise
         return Keyframe(view.gray, uv, points, noise, T_origin_keyframe, scale, number)
 
-    def _follow(self, keyframe: Keyframe, gray: NDArray[np.uint8],
-                guess_px: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(N, 2) places of the keyframe's corners in `gray` and which of them can be believed."""
+    def _follow(self, keyframe: Keyframe, gray: NDArray[np.uint8], guess_px: NDArray[np.float32],
+                levels: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(N, 2) places of the keyframe's corners in `gray`, looked for on so many more levels of the pyramid, and
+        which of them can be believed."""
         c = self.config
         options = {"winSize": (c.window_px, c.window_px), "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
                    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)}
         start = keyframe.uv_px.reshape(-1, 1, 2)
         there, found, _ = cv2.calcOpticalFlowPyrLK(keyframe.gray, gray, start, guess_px.reshape(-1, 1, 2).copy(),
-                                                   maxLevel=3, **options)
+                                                   maxLevel=levels, **options)
         # The way back begins at its end and need not see far.
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, keyframe.gray, there, start.copy(), maxLevel=1, **options)
         height, width = gray.shape
@@ -293,7 +296,10 @@ class KeyframeOdometry:
     def _locate(self, keyframe: Keyframe, view: _View, T_origin_predicted: Array,
                 prior_noise: tuple[float, float]) -> _Fix:
         """One frame against one keyframe."""
-        uv, good = self._follow(keyframe, view.gray, self._guess(keyframe, view.camera, T_origin_predicted))
+        guess_px = self._guess(keyframe, view.camera, T_origin_predicted)
+        uv, good = self._follow(keyframe, view.gray, guess_px, NEAR_LEVELS)
+        if 2 * int(good.sum()) < len(good):  # the guess may be far off: look farther
+            uv, good = self._follow(keyframe, view.gray, guess_px, FAR_LEVELS)
         good &= ~view.depth.people_at(uv, view.camera)
         inliers = np.zeros_like(good)
         if int(good.sum()) < self.config.min_corners:
@@ -497,7 +503,7 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
         if i == iterations or converged:
             break
         # Geman-McClure weights, as wide as the residuals are, so that a poor guess can pull itself in.
-        width2 = max(9.0, 2.0 * float(np.median(distance2[front]))) if front.any() else 9.0
+        width2 = max(9.0, 2.0 * _middle(distance2[front])) if front.any() else 9.0
         weight = np.square(width2 / (width2 + distance2)) / noise2
         # Left perturbation (rotation, translation) of T: d point = rotation x point + translation.
         (px, py, pz), (x, y), (du, dv) = placed, xy, scale
@@ -530,6 +536,12 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
         np.clip(log_depth, -1.0, 1.0, out=log_depth)
         converged = size < 5e-4 and width2 == 9.0  # half a millimetre, a tenth of a pixel; the rest is far less
     return T, distance2 < 9.21  # 99 % of a chi-square with two degrees of freedom
+
+
+def _middle(values: Array) -> float:
+    """Upper median; `np.median` takes as long as the rest of an iteration's weights."""
+    half = len(values) // 2
+    return float(np.partition(values, half)[half])
 
 
 _AROUND = np.array([(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)])  # a pixel, fifth, and its neighbours

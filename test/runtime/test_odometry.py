@@ -86,6 +86,16 @@ def test_full_turn_comes_back_to_where_it_began():
     assert rotation_deg < 1.0
 
 
+@pytest.mark.parametrize("yaw_deg", [4.0, 8.0, 16.0])
+def test_a_jerk_that_nothing_announced_is_followed(yaw_deg):
+    poses = [pose()] * 5 + [pose(yaw_deg=yaw_deg)] * 3
+    results, _ = follow(poses, KeyframeOdometry())
+    assert all(r.status == TrackingStatus.OK for r in results)
+    position_m, rotation_deg = errors(results, poses)
+    assert position_m < 0.02
+    assert rotation_deg < 0.1
+
+
 def test_returning_to_an_old_view_uses_its_keyframe():
     poses = [pose(yaw_deg=45.0 * np.sin(0.1 * i)) for i in range(127)]
     results, state = follow(poses)
