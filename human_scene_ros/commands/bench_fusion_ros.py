@@ -28,7 +28,7 @@ from human_scene_ros.commands.fusion_clip import (
 from human_scene_ros.commands.fusion_scores import RigScores
 from human_scene_ros.commands.processes import NodeProcesses, free_domain, require_ros
 from human_scene_ros.scene import TrackState
-from human_scene_ros.sources.fusion_fields import CameraPlace
+from human_scene_ros.sources.fusion_fields import CameraPlace, person_number
 from human_scene_ros.sources.message_fields import stamp_ns_of
 from human_scene_ros.sources.rig_file import rig_text
 from human_scene_ros.synthetic.multiview import FPS, MultiviewClip
@@ -149,7 +149,7 @@ def _score(clip: MultiviewClip, messages: list[ClipMessage], people: list[tuple[
         known = [who[key] for key in zip(message.camera_names, message.track_ids, strict=True)]
         # A set holds of each camera the frame nearest to it.
         truth = [rows[min(rows, key=lambda s: abs(s - at_ns))] for rows in known]
-        scores.add_associations(np.array([_number(p) for p in message.person_ids], np.int64),
+        scores.add_associations(np.array([person_number(p) for p in message.person_ids], np.int64),
                                 np.array(truth, np.int64),
                                 np.array([index[name] for name in message.camera_names], np.int64))
     for _, message in people:
@@ -159,10 +159,6 @@ def _score(clip: MultiviewClip, messages: list[ClipMessage], people: list[tuple[
         before = min(max(int(np.floor(at)), 0), frames - 1)
         after, share = min(before + 1, frames - 1), min(max(at - before, 0.0), 1.0)
         truth_now = (1.0 - share) * scores.truth[:, before] + share * scores.truth[:, after]
-        scores.add_people(min(max(round(at), 0), frames - 1), np.array([_number(p.person_id) for p in found], np.int64),
-                          joints.reshape(-1, BODY_JOINTS, 3), truth_now)
+        scores.add_people(min(max(round(at), 0), frames - 1), np.array(
+            [person_number(p.person_id) for p in found], np.int64), joints.reshape(-1, BODY_JOINTS, 3), truth_now)
     return scores.result(single_view_joints(clip)[..., :BODY_JOINTS, :])
-
-
-def _number(person_id: str) -> int:
-    return int(person_id[1:]) if person_id else -1

@@ -29,7 +29,7 @@ from human_scene_ros.fusion.types import DetectionStatus
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.scene import TrackState
-from human_scene_ros.sources.fusion_fields import CameraPlace
+from human_scene_ros.sources.fusion_fields import CameraPlace, people_joints, person_number
 from human_scene_ros.sources.rig_file import rig_text
 
 if TYPE_CHECKING:
@@ -185,9 +185,7 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
                 for t in message.transforms:
                     transforms[t.child_frame_id] = t.header.frame_id, matrix_of_pose(t.transform)
             elif topic == TRUTH:
-                people[stamp_ns_of(message.header.stamp)] = {
-                    _number(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS]
-                    for p in message.people}
+                people[stamp_ns_of(message.header.stamp)] = people_joints(message.people)
             else:
                 images[names[topic]] += 1
                 frames[names[topic]] = message.header.frame_id
@@ -208,10 +206,6 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
     return Rig(source, tuple(cameras), base, images, frames, {name: transforms[known[name]][1] for name in cameras},
                all(known[name] == frames[name] for name in cameras), stamps_ns,
                transforms[known[next(iter(cameras))]][0], tuple(ids), truth)
-
-
-def _number(person_id: str) -> int:
-    return int("".join(c for c in person_id if c.isdigit()) or 0)
 
 
 def _reconstructors(rig: Rig, shared: bool) -> dict[str, tuple[str, ...]]:
@@ -370,12 +364,12 @@ def _errors(rig: Rig, found: _Recorded) -> dict[str, Any]:
     for stamp, rows in found.associations.items():
         usable = [i for i, s in enumerate(rows.status) if s != DetectionStatus.INVALID]
         scores.add_associations(
-            np.array([_number(rows.person_ids[i]) if rows.person_ids[i] else -1 for i in usable], np.int64),
+            np.array([person_number(rows.person_ids[i]) for i in usable], np.int64),
             np.array([who.get((rows.camera_names[i], stamp, rows.track_ids[i]), -1) for i in usable], np.int64),
             np.array([index[rows.camera_names[i]] for i in usable], np.int64))
     for stamp, message in found.people.items():
         people = [p for p in message.people if p.state == TrackState.CONFIRMED]
-        scores.add_people(place(stamp), np.array([_number(p.person_id) for p in people], np.int64), np.array(
+        scores.add_people(place(stamp), np.array([person_number(p.person_id) for p in people], np.int64), np.array(
             [np.array(p.body.joints, np.float64).reshape(-1, 3)[:BODY_JOINTS] for p in people]).reshape(
                 -1, BODY_JOINTS, 3))
     return {"detection_recall": detected[0] / max(detected[2], 1),
@@ -418,7 +412,7 @@ def _draw(rig: Rig, found: _Recorded, arguments: argparse.Namespace, out: Path, 
     trails: dict[int, list[Array]] = {}
     for k, stamp in enumerate(sorted(found.people)):
         for p in found.people[stamp].people:
-            trail = trails.setdefault(_number(p.person_id), [])
+            trail = trails.setdefault(person_number(p.person_id), [])
             trail.extend([np.full(2, np.nan)] * (k - len(trail)))
             trail.append(np.array(p.body.joints, np.float64)[:2])
     overview = RigOverview(

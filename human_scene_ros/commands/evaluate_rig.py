@@ -29,7 +29,7 @@ from human_scene_ros.scene import TrackState
 from human_scene_ros.sources.bag_reader import BagReader
 from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_POSE, build_message, truth_topic
 from human_scene_ros.sources.calibration import Calibration, is_rectified_topic
-from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN
+from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, people_joints
 from human_scene_ros.sources.message_definitions import register_type, shared_typestore
 from human_scene_ros.sources.message_fields import (
     BODY_ARRAY,
@@ -152,9 +152,7 @@ def read_rig_truth(path: Path) -> RigTruth:
         if TRUTH_PEOPLE in bag.topics:
             for _, _, data in bag.messages([TRUTH_PEOPLE]):
                 message = bag.deserialize(TRUTH_PEOPLE, data)
-                people[stamp_ns_of(message.header.stamp)] = {
-                    number_of(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:JOINTS]
-                    for p in message.people}
+                people[stamp_ns_of(message.header.stamp)] = people_joints(message.people)
     lost = [name for name in images if name not in standing and name not in moving]
     if lost:
         raise SourceError(f"{path} does not say where the cameras {lost} stand: neither /tf_static nor "
@@ -170,11 +168,6 @@ def _static_transforms(bag: BagReader) -> dict[str, Array]:
         return {}
     return {str(t.child_frame_id): matrix_of_pose(t.transform) for _, _, data in bag.messages(["/tf_static"])
             for t in bag.deserialize("/tf_static", data).transforms}
-
-
-def number_of(person_id: str) -> int:
-    """The digits of an id."""
-    return int("".join(c for c in person_id if c.isdigit()) or 0)
 
 
 def _people(found: Mapping[int, Array]) -> People:
@@ -200,9 +193,8 @@ def recorded_rig(path: Path, people_topic: str, extrinsics_topic: str) -> list[R
             message = bag.deserialize(topic, data)
             stamp_ns = stamp_ns_of(message.header.stamp)
             if topic == people_topic:
-                sets.append((stamp_ns, _people({
-                    number_of(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:JOINTS]
-                    for p in message.people if p.state == TrackState.CONFIRMED})))
+                sets.append((stamp_ns, _people(people_joints(
+                    p for p in message.people if p.state == TrackState.CONFIRMED))))
             else:
                 poses[stamp_ns] = {str(c.camera_name): matrix_of_pose(c.pose.pose) for c in message.cameras
                                    if c.status != EXTRINSICS_UNKNOWN}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,3 +154,15 @@ def associations_fields(stamp_ns: int, world_frame: str, camera_names: Sequence[
             "track_ids": list(track_ids), "person_ids": list(person_ids), "status": status.astype(np.uint8),
             "residuals": residuals_m.astype(np.float32), "depth_fraction": depth_fraction,
             "cycle_violation_rate": cycle_violation_rate}
+
+
+# --- read back ---------------------------------------------------------------------------------------------------
+
+def person_number(person_id: str) -> int:
+    """The digits of an id such as "p0007"; -1 for "", which is nobody."""
+    return int("".join(c for c in person_id if c.isdigit()) or 0) if person_id else -1
+
+
+def people_joints(people: Iterable[Any]) -> dict[int, NDArray[np.float64]]:
+    """Person number -> (22, 3) body joints, metres, of FusedPerson messages."""
+    return {person_number(p.person_id): np.array(p.body.joints, np.float64).reshape(-1, 3)[:22] for p in people}

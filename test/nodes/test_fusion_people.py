@@ -199,3 +199,8 @@ def test_a_rig_file_says_what_is_wrong_with_it(tmp_path: Path):
         path.write_text(text)
         with pytest.raises(ConfigError, match=complaint):
             read_rig(path)
+
+
+def test_the_number_of_a_person_is_read_back_from_the_id():
+    assert [fusion_fields.person_number(fusion_fields.person_id_text("p", n)) for n in (0, 7, 12345)] == [0, 7, 12345]
+    assert fusion_fields.person_number("") == -1
