@@ -158,7 +158,8 @@ class OdometryResult:
         new_keyframe: This frame became a keyframe.
         moved: False when the image stood still and the pose was kept.
         scale: Factor on the depth of the current keyframe, see `OdometryConfig.carry_scale`.
-        depth_ratio: Median of (distance by the keyframe / depth given now) over the inliers; NaN if unknown.
+        depth_ratio: Median of (distance by the keyframe / depth given now) over the inliers; NaN if unknown or not
+            asked for.
     """
 
     T_origin_camera: Array
@@ -179,7 +180,7 @@ class KeyframeOdometry:
 
     def step(self, image: NDArray[np.uint8], camera: PinholeCamera, stamp_ns: int, depth_m: NDArray[np.floating],
              depth_camera: PinholeCamera, people: NDArray[np.bool_] | None = None,
-             state: OdometryState | None = None, *, trust_depth_scale: bool = False,
+             state: OdometryState | None = None, *, trust_depth_scale: bool = False, compare_depth: bool = False,
              hint: PoseHint | None = None) -> tuple[OdometryResult, OdometryState]:
         """Pose of one frame.
 
@@ -192,6 +193,7 @@ class KeyframeOdometry:
             people: (h, w) True on people, who move; None without.
             state: What the previous step returned; None starts at the identity.
             trust_depth_scale: The depth is metric (a sensor): never rescale it to older keyframes.
+            compare_depth: Find `depth_ratio` for every frame that moves, not for new keyframes alone.
             hint: Where something else says the camera is. From the second one on it is the expected motion in place
                 of constant velocity, for as long as tracking fails.
 
@@ -203,7 +205,7 @@ class KeyframeOdometry:
         if people is not None:
             check_shape("people", people, (depth_camera.height, depth_camera.width))
         view = _View(*self._gray(image, camera), stamp_ns, _DepthLookup(np.asarray(depth_m), depth_camera, people),
-                     trust_depth_scale)
+                     trust_depth_scale, compare_depth)
         result, state = self._start(view) if state is None else self._go_on(view, state, hint)
         return result, dataclasses.replace(state, T_hint_camera=None if hint is None else hint.T_hint_camera)
 
@@ -333,8 +335,9 @@ class KeyframeOdometry:
         order = (current, *(k for k in state.keyframes if k is not fix.keyframe))
         state = dataclasses.replace(state, keyframes=order,
                                     still_uv_px=np.where(fix.tracked[:, None], fix.uv_px, np.nan))
+        ratio = self._depth_ratio(fix, view) if view.compared else float("nan")
         return OdometryResult(fix.T_origin_camera, TrackingStatus.OK, fix.count, int(fix.tracked.sum()), False, True,
-                              fix.keyframe.scale, self._depth_ratio(fix, view)), state
+                              fix.keyframe.scale, ratio), state
 
     def _return_to_old_keyframe(self, view: _View, state: OdometryState, fix: _Fix, predicted: Array,
                                 prior_noise: tuple[float, float]) -> _Fix:
@@ -410,13 +413,15 @@ class KeyframeOdometry:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """The frame being placed: grey image, its intrinsics, its depth and whether that comes from a sensor."""
+    """The frame being placed: grey image, its intrinsics, its depth, whether that comes from a sensor and whether it is
+    to be compared with the keyframe's."""
 
     gray: NDArray[np.uint8]
     camera: PinholeCamera
     stamp_ns: int
     depth: _DepthLookup
     trusted: bool
+    compared: bool
 
 
 @dataclasses.dataclass(frozen=True)

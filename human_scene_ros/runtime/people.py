@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.convert import network_to_full_rotations
 from human_scene_ros.body.model import BodyModel, chain, rest_joints
@@ -43,7 +42,8 @@ def people_from_network(model: BodyModel, rotmats: NDArray[np.floating], betas: 
     transl = (head_camera - joints[:, HEAD]).astype(np.float32)
     turned = (full != np.eye(3, dtype=np.float32)).any(axis=(-1, -2))  # a small network leaves hands and face alone
     pose = np.zeros((*turned.shape, 3), np.float32)
-    pose[turned] = Rotation.from_matrix(full[turned].astype(np.float64)).as_rotvec()
+    # cv2 and not scipy's from_matrix, which takes five times as long on matrices that are rotations to float32 only.
+    pose[turned] = np.reshape([cv2.Rodrigues(matrix)[0] for matrix in full[turned].astype(np.float64)], (-1, 3))
     people = [BodyParameters(
         global_orient=p[0], transl=t, body_pose=p[1:22].reshape(-1), jaw_pose=p[22], leye_pose=p[23], reye_pose=p[24],
         left_hand_pose=p[25:40].reshape(-1), right_hand_pose=p[40:55].reshape(-1),
@@ -75,9 +75,9 @@ def label_people(person: NDArray[np.bool_], camera: PinholeCamera,
         joints = np.asarray(joints_camera[i], dtype=np.float64)
         uv = camera.project(joints)
         usable = np.isfinite(uv).all(axis=1) & (np.abs(uv) < 8 * max(width, height)).all(axis=1)
-        px_per_m = camera.fx / max(float(np.median(joints[:22, 2])), 0.1)
+        px_per_m = camera.fx / max(float(joints[:22, 2].mean()), 0.1)
         reach_px[i + 1] = REACH_M * px_per_m
-        thickness = int(np.clip(round(2 * LIMB_RADIUS_M * px_per_m), 1, 255))
+        thickness = min(max(round(2 * LIMB_RADIUS_M * px_per_m), 1), 255)
         # cv2.line wants fixed-point numbers; 3 bits keep the bones of small people apart.
         ends = np.rint(np.where(usable[:, None], uv, 0.0) * 8.0).astype(np.int32)
         drawn = _BONES[usable[_BONES].all(axis=1)]

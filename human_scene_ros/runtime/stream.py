@@ -348,7 +348,9 @@ class HumanSceneStream:
 
     def _dense(self, output: NetworkOutput, size: tuple[int, int]) -> _Dense:
         points = output.pts3d_in_self_view[0].float().cpu().numpy()
-        confidence = np.nan_to_num(output.conf_self[0].float().cpu().numpy(), nan=1.0, posinf=1e6)
+        confidence = output.conf_self[0].float().cpu().numpy()
+        if not np.isfinite(confidence).all():
+            confidence = np.nan_to_num(confidence, nan=1.0, posinf=1e6)
         with np.errstate(invalid="ignore"):  # a sum is finite where all its terms are, and much faster to ask
             known = np.isfinite(points[..., 0] + points[..., 1] + points[..., 2]) & (points[..., 2] > 0.0)
         if not known.all():
@@ -409,7 +411,6 @@ class HumanSceneStream:
         heads = arrays["smpl_transl"].astype(np.float64) * scale
         identities = output.smpl_id[0].cpu().numpy()
         windowed = self.network.config.body_head == "window"
-        seen = self.network.to_network_px(output.smpl_loc, size)[0].float().cpu().numpy()
         chosen: list[int] = []
         for i in order[:len(order) if self.config.max_people else 0]:
             finite = all(np.isfinite(a[i]).all() for a in arrays.values())
@@ -420,14 +421,15 @@ class HumanSceneStream:
         parameters, joints = people_from_network(
             self.body_model, arrays["smpl_rotmat"][chosen], arrays["smpl_shape"][chosen],
             arrays["smpl_expression"][chosen], heads[chosen])
-        observations = []
-        for i, body, points in zip(chosen, parameters, joints, strict=True):
-            # The window head refines the head's place: its translation projects to it. The official translation
-            # is for a camera of its own; there the detector's location is the truth in the picture.
-            uv = camera.project(points[HEAD]) if windowed else placement.to_input_px(seen[i])
-            observations.append(Observation(body, points, float(scores[i]), uv.astype(np.float32),
-                                            None if windowed else int(identities[i])))
-        return observations
+        # The window head refines the head's place: its translation projects to it. The official translation is for a
+        # camera of its own; there the detector's location is the truth in the picture.
+        if windowed:
+            heads_px = camera.project(joints[:, HEAD])
+        else:
+            seen = self.network.to_network_px(output.smpl_loc, size)[0].float().cpu().numpy()
+            heads_px = placement.to_input_px(seen[chosen])
+        return [Observation(body, points, float(scores[i]), uv, None if windowed else int(identities[i]))
+                for i, body, points, uv in zip(chosen, parameters, joints, heads_px.astype(np.float32), strict=True)]
 
     def _same_head(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
         """Whether two heads coincide as seen from the camera, whatever their distances."""
@@ -472,10 +474,12 @@ class HumanSceneStream:
             hint = PoseHint(T_scaled, *GUARD_NOISE)
         if hint is None and pair is not None:
             hint = pair.hint
+        rescale = self.config.scale_source == "odometry" and sensed is None
         result, state = self._odometry.step(frame.image, camera, frame.stamp_ns, depth, depth_camera, people,
-                                            memory.odometry, trust_depth_scale=sensed is not None, hint=hint)
+                                            memory.odometry, trust_depth_scale=sensed is not None,
+                                            compare_depth=rescale, hint=hint)
         ratio = 1.0
-        if self.config.scale_source == "odometry" and not sensed and np.isfinite(result.depth_ratio):
+        if rescale and np.isfinite(result.depth_ratio):
             ratio = float(np.clip(result.depth_ratio, 0.5, 2.0))
             dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(ratio))
         return result.T_origin_camera, result.status, state, dense, ratio
@@ -487,14 +491,15 @@ class HumanSceneStream:
 
     def _body_estimates(self, tracked: list[TrackedBody], camera: PinholeCamera) -> tuple[BodyEstimate, ...]:
         estimates = []
-        for body in tracked:
+        boxes = _bounding_boxes(np.array([b.joints_camera[:BODY_JOINTS] for b in tracked]), camera) if tracked else ()
+        for body, box in zip(tracked, boxes, strict=True):
             track, points, seen = body.track, body.joints_camera, body.time_since_update_s == 0.0
             uv = track.head_uv_px if seen else camera.project(points[HEAD])
             estimates.append(BodyEstimate(
                 track_id=track.track_id, track_state=track.state, track_age=track.age,
                 time_since_update_s=body.time_since_update_s, score=track.score, parameters=body.parameters,
                 joints_camera=points.astype(np.float32), head_uv_px=np.asarray(uv, np.float32),
-                bbox_px=_bounding_box(points, camera), height_m=standing_height(self.body_model, body.parameters.betas),
+                bbox_px=box, height_m=standing_height(self.body_model, body.parameters.betas),
                 velocity_world=body.velocity_world))
         return tuple(estimates)
 
@@ -534,18 +539,15 @@ def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return cv2.dilate(mask.astype(np.uint8), kernel) > 0
 
 
-def _bounding_box(joints_camera: NDArray[np.floating], camera: PinholeCamera) -> NDArray[np.float32]:
-    """(4,) x, y, width, height around the projected joints with flesh around them, clipped to the image; NaN when
-    the body is out of view."""
-    uv = camera.project(joints_camera[:BODY_JOINTS].astype(np.float64))
-    inside = np.isfinite(uv).all(axis=1)
-    if not inside.any():
-        return np.full(4, np.nan, np.float32)
-    margin = 0.12 * camera.fx / np.maximum(joints_camera[:BODY_JOINTS, 2][inside, None], 0.1)
-    limit = [camera.width - 1, camera.height - 1]
-    low = np.clip((uv[inside] - margin).min(axis=0), 0, limit)
-    high = np.clip((uv[inside] + margin).max(axis=0), 0, limit)
-    if (high <= low).any():
-        return np.full(4, np.nan, np.float32)
-    return np.concatenate([low, high - low]).astype(np.float32)
-
+def _bounding_boxes(joints_camera: NDArray[np.floating], camera: PinholeCamera) -> NDArray[np.float32]:
+    """(P, 4) x, y, width, height around the (P, J, 3) projected joints with flesh around them, clipped to the image;
+    NaN when a body is out of view."""
+    uv = camera.project(joints_camera.astype(np.float64))
+    outside = ~np.isfinite(uv).all(axis=-1, keepdims=True)
+    margin = 0.12 * camera.fx / np.maximum(joints_camera[..., 2:], 0.1)
+    limit = (camera.width - 1, camera.height - 1)
+    low = np.clip(np.where(outside, np.inf, uv - margin).min(axis=1), 0, limit)
+    high = np.clip(np.where(outside, -np.inf, uv + margin).max(axis=1), 0, limit)
+    boxes = np.concatenate([low, high - low], axis=1)
+    boxes[(high <= low).any(axis=1)] = np.nan
+    return boxes.astype(np.float32)

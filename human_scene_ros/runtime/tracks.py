@@ -363,14 +363,17 @@ class Tracker:
         poses = np.stack([d.pose for d in drafts])
         rows = [i for i, d in enumerate(drafts) if d.before is not None]
         if rows:
-            dt_s = np.repeat([drafts[i].since_s for i in rows], 55)[:, None]
-            start = Rotation.from_rotvec(np.concatenate([drafts[i].before for i in rows]).astype(np.float64))
-            seen = Rotation.from_rotvec(poses[rows].reshape(-1, 3).astype(np.float64))
+            before, now = np.stack([drafts[i].before for i in rows]), poses[rows]
+            turned = (before != now).any(axis=-1)  # a small network leaves hands and face alone
+            dt_s = np.repeat([drafts[i].since_s for i in rows], turned.sum(axis=1))[:, None]
+            start = Rotation.from_rotvec(before[turned].astype(np.float64))
+            seen = Rotation.from_rotvec(now[turned].astype(np.float64))
             turn = (start.inv() * seen).as_rotvec()
             speed = np.linalg.norm(turn, axis=1, keepdims=True) / dt_s
             cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * speed
             share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s))
-            poses[rows] = (start * Rotation.from_rotvec(turn * share)).as_rotvec().reshape(-1, 55, 3)
+            now[turned] = (start * Rotation.from_rotvec(turn * share)).as_rotvec()
+            poses[rows] = now
         return poses
 
     def _posed(self, drafts: Sequence[_Draft], view: _View) -> list[TrackedBody]:

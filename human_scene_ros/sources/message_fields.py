@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -366,7 +367,8 @@ def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera | None, descript
     for name, values, limit in (("betas", p.betas, 300), ("expression", p.expression, 100)):
         if len(values) > limit:
             raise MessageError(f"{name} has {len(values)} values; the message holds at most {limit}")
-    rot_camera_pelvis = Rotation.from_rotvec(p.global_orient).as_matrix() @ ROT_SMPLX_BODY
+    # cv2.Rodrigues: scipy's conversions of single rotations cost ten times as much.
+    rot_camera_pelvis = cv2.Rodrigues(np.asarray(p.global_orient, np.float64))[0] @ ROT_SMPLX_BODY
     flags = np.zeros(0, np.uint8) if joint_flags is None else _flat("joint_flags", joint_flags, np.uint8, 55)
     visible = flags & JOINT_VISIBLE
     known_velocity = bool(np.isfinite(body.velocity_world).all())

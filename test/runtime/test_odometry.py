@@ -31,7 +31,7 @@ def follow(poses, odometry=None, change=lambda i, image, depth: (image, depth, N
     for i, T in enumerate(poses):
         image, depth, people = change(i, *render(T, camera))
         result, state = odometry.step(image, camera, i * FRAME_NS, depth, camera, people, state,
-                                      trust_depth_scale=trust)
+                                      trust_depth_scale=trust, compare_depth=True)
         results.append(result)
     return results, state
 

@@ -191,9 +191,11 @@ def test_official_pose_goes_through_the_world_chain():
     assert all(e == TrackingStatus.OK for e in [chunked.step(frame_of(6)).status])
 
 
-def test_nano_camera_moves_by_odometry():
+@pytest.mark.parametrize("scale_source", ["auto", "odometry"])
+def test_nano_camera_moves_by_odometry(scale_source):
     """A textured room seen by a moving camera, with the room's depth in place of the network's."""
-    stream = stream_of(NANO, dataclasses.replace(EVERYBODY, world="level", max_people=0))
+    settings = dataclasses.replace(EVERYBODY, world="level", max_people=0, scale_source=scale_source)
+    stream = stream_of(NANO, settings)
     poses = [planes.pose(x=0.03 * i, yaw_deg=0.6 * i) for i in range(12)]
     estimates = []
     for i, T in enumerate(poses):
