@@ -197,9 +197,9 @@ def read_reference(path: Path) -> dict[str, Matrix]:
     if path.suffix in (".yaml", ".yml"):
         return {name: place.T_world_camera for name, place in read_rig(path).items()
                 if place.T_world_camera is not None}
-    from human_scene_ros.commands.demo_multi import look_at
+    from human_scene_ros.commands.rig_recording import read_rig_truth
 
-    return look_at(path).T_world_camera
+    return dict(read_rig_truth(path, people_needed=False).standing)
 
 
 def difference(ours: Matrix, reference: Matrix) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from human_scene_ros.fusion.types import DetectionStatus
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.scene import TrackState
-from human_scene_ros.sources.fusion_fields import CameraPlace, people_joints, person_number
+from human_scene_ros.sources.fusion_fields import CameraPlace, person_number
 from human_scene_ros.sources.rig_file import rig_text
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 IMAGE_TOPIC = re.compile(r"/(\w+)/(image|image_raw)/compressed")
-PEOPLE, ASSOCIATIONS, STATUS, TRUTH = "/people", "/human_scene_fusion/associations", "/human_scene_fusion/status", \
-    "/gt/people"
+PEOPLE, ASSOCIATIONS, STATUS = "/people", "/human_scene_fusion/associations", "/human_scene_fusion/status"
 BODY_JOINTS, HEAD = 22, 15
 START_LIMIT_S = 300.0
 """From the start of the processes until all are matched; every reconstructor loads torch."""
@@ -163,49 +162,32 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
     Raises:
         SourceError: It is no recording, has fewer than two cameras, or does not say where they stand.
     """
-    from human_scene_ros.sources.bag_reader import BagReader
-    from human_scene_ros.sources.message_fields import matrix_of_pose, stamp_ns_of
+    from human_scene_ros.commands.rig_recording import TRUTH_PEOPLE, read_rig_truth
+    from human_scene_ros.sources.bag_reader import BagReader, header_stamp_ns
 
+    known = read_rig_truth(source, only, people_needed=False)
+    unusable = sorted(topic for topic in known.images.values() if not IMAGE_TOPIC.fullmatch(topic))
+    moving = sorted(set(known.images) - set(known.standing))
+    if unusable or moving:
+        raise SourceError(f"{source}: " + (f"{', '.join(unusable)}: expected topics like /CAMERA/image/compressed"
+                                           if unusable else f"the cameras {moving} move: /tf_static does not hold "
+                                                            "their frames"))
+    stamps, images = set(), dict.fromkeys(known.images, 0)
+    names = {topic: name for name, topic in known.images.items()}
     with BagReader(source) as bag:
-        cameras = {match[1]: topic for topic in sorted(bag.topics) if (match := IMAGE_TOPIC.fullmatch(topic))
-                   and (not only or match[1] in only)}
-        if set(only) - set(cameras):
-            raise SourceError(f"{source} has no cameras {sorted(set(only) - set(cameras))}; it has {sorted(cameras)}")
-        if len(cameras) < 2:
-            raise SourceError(f"{source} has {len(cameras)} topics like /CAMERA/image/compressed; expected two or "
-                              f"more. It has {', '.join(sorted(bag.topics))}")
-        transforms, stamps, images = {}, set(), dict.fromkeys(cameras, 0)
-        frames: dict[str, str] = {}
-        people: dict[int, dict[int, Array]] = {}
-        wanted = [t for t in (*cameras.values(), "/tf_static", TRUTH) if t in bag.topics]
-        names = {topic: name for name, topic in cameras.items()}
-        for topic, _, data in bag.messages(wanted):
-            message: Any = bag.deserialize(topic, data)
-            if topic == "/tf_static":
-                for t in message.transforms:
-                    transforms[t.child_frame_id] = t.header.frame_id, matrix_of_pose(t.transform)
-            elif topic == TRUTH:
-                people[stamp_ns_of(message.header.stamp)] = people_joints(message.people)
-            else:
-                images[names[topic]] += 1
-                frames[names[topic]] = message.header.frame_id
-                stamps.add(stamp_ns_of(message.header.stamp))
-    # Recordings of data sets keep true poses in frames of their own.
-    known = {name: next((f for f in (frames[name], f"gt_{frames[name]}", f"gt_{frames[name]}_optical")
-                         if f in transforms), "") for name in cameras}
-    lost = [name for name in cameras if not known[name]]
-    if lost:
-        raise SourceError(f"{source}: /tf_static does not hold the frames of {lost}; it holds {sorted(transforms)}")
+        for topic, _, data in bag.messages(list(names)):
+            images[names[topic]] += 1
+            stamps.add(header_stamp_ns(data))
+        everybody = known.people if TRUTH_PEOPLE in bag.topics else {}  # what single cameras know is not played
     stamps_ns = np.array(sorted(stamps), np.int64)
-    ids = sorted({number for moment in people.values() for number in moment})
+    ids = sorted({int(number) for people in everybody.values() for number in people.number})
     truth = np.full((len(ids), len(stamps_ns), BODY_JOINTS, 3), np.nan)
-    for k, stamp in enumerate(stamps_ns):
-        for number, joints in people.get(int(stamp), {}).items():
-            truth[ids.index(number), k] = joints
-    base = {name: topic.split("/")[2] for name, topic in cameras.items()}
-    return Rig(source, tuple(cameras), base, images, frames, {name: transforms[known[name]][1] for name in cameras},
-               all(known[name] == frames[name] for name in cameras), stamps_ns,
-               transforms[known[next(iter(cameras))]][0], tuple(ids), truth)
+    for k, stamp in enumerate(stamps_ns.tolist()):
+        if (people := everybody.get(stamp)) is not None:
+            truth[[ids.index(number) for number in people.number], k] = people.joints_world
+    return Rig(source, tuple(known.images), {name: topic.split("/")[2] for name, topic in known.images.items()}, images,
+               dict(known.frames), dict(known.standing), known.on_tf == set(known.images), stamps_ns,
+               known.world_frame, tuple(ids), truth)
 
 
 def _reconstructors(rig: Rig, shared: bool) -> dict[str, tuple[str, ...]]:
@@ -214,6 +196,8 @@ def _reconstructors(rig: Rig, shared: bool) -> dict[str, tuple[str, ...]]:
 
 
 def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, out: Path) -> None:
+    from human_scene_ros.commands.rig_recording import TRUTH_PEOPLE
+
     body = str(Path(arguments.body).resolve()) if arguments.body else ""
     checkpoint = str(Path(arguments.checkpoint).resolve()) if arguments.checkpoint else ""
     # A replay at any speed: what belongs together waits for cameras that work, however slow the machine is.
@@ -251,7 +235,7 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
         "topics": [*played,
                    *bodies, PEOPLE, "/extrinsics", ASSOCIATIONS, STATUS, "/tf", "/tf_static", "/diagnostics",
                    "/human_scene_markers/skeletons", "/human_scene_markers/trails"]})
-    truth = [TRUTH] if len(rig.truth) else []
+    truth = [TRUTH_PEOPLE] if len(rig.truth) else []
     processes.start("bag_node", {
         "input": str(rig.source.resolve()), "rate": 0.0, "status": STATUS, "max_images": arguments.max_frames,
         "topics": [*played, "/tf_static", *truth],

@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rig", choices=("given", "people"), default="",
                         help="all cameras of a recording together: people fused from their views, HSfM's metrics; "
                              "cameras stand where the recording says (given), or are placed from the people they see")
+    parser.add_argument("--stitch", type=int, default=0, metavar="FRAMES",
+                        help="with --rig people: reconstruct so many frames at a time, each piece on its own, and put "
+                             "the pieces together by the Sim(3) between their cameras (default 0: all at once)")
     parser.add_argument("--chunk", type=int, default=100, help="frames per alignment of (W)A-MPJPE (default 100)")
     parser.add_argument("--workers", type=int, default=1, help="sequences at the same time (default 1)")
     parser.add_argument("--cluster", default="", metavar="ADDRESS",
@@ -104,7 +107,7 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
         SourceError: A recording is not there or has no image.
         ConfigError: An option is out of range.
     """
-    from human_scene_ros.commands.evaluate_rig import camera_topics
+    from human_scene_ros.commands.rig_recording import camera_topics
     from human_scene_ros.sources.bag_reader import BagReader
     from human_scene_ros.sources.reader import choose_image_topic, image_topics
 
@@ -116,6 +119,9 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
     if arguments.rig and (arguments.live or arguments.image):
         raise ConfigError("--rig takes all cameras, offline: it excludes --image and --live; for ROS, evaluate what "
                           "`human-scene demo-multi` recorded with `human-scene evaluate results --rig`")
+    if arguments.stitch and (arguments.stitch < 2 or arguments.rig != "people"):
+        raise ConfigError(f"--stitch {arguments.stitch}: expected 2 or more frames, and --rig people: cameras that are "
+                          "given need no stitching, a single one has nothing to stitch by")
     recordings = _recordings(arguments.path)
     if arguments.truth and len(recordings) > 1:
         raise ConfigError(f"--truth names one recording, but there are {len(recordings)} to evaluate")
@@ -124,7 +130,7 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
               "device": arguments.device, "engine": arguments.engine, "reset_interval": arguments.reset_interval,
               "intrinsics": not arguments.no_intrinsics, "max_frames": arguments.max_frames,
               "matching": arguments.matching, "chunk": arguments.chunk, "pictures": not arguments.no_pictures,
-              "rig": arguments.rig}
+              "rig": arguments.rig, "stitch": arguments.stitch}
     jobs: list[EvaluationJob] = []
     names = _names(recordings)
     for recording in recordings:
@@ -280,7 +286,7 @@ def _executor(arguments: argparse.Namespace, jobs: int) -> Iterator[Executor]:
 
 
 def _frames(job: EvaluationJob) -> int:
-    from human_scene_ros.commands.evaluate_rig import camera_topics
+    from human_scene_ros.commands.rig_recording import camera_topics
     from human_scene_ros.sources.bag_reader import BagReader
 
     with BagReader(job.path) as bag:

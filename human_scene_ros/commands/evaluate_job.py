@@ -53,6 +53,7 @@ class EvaluationJob:
         chunk: See `EvaluationConfig`.
         pictures: Keep pictures of the worst frames and of depth.
         rig: "" = one camera; "given", "people" = all cameras of the recording together, see `evaluate_rig`.
+        stitch: Moments of the truth that a rig is reconstructed from at a time; 0 = all.
     """
 
     name: str
@@ -72,6 +73,7 @@ class EvaluationJob:
     chunk: int = 100
     pictures: bool = True
     rig: Literal["", "given", "people"] = ""
+    stitch: int = 0
 
 
 def fixed_environment() -> dict[str, str]:

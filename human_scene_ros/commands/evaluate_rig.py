@@ -1,8 +1,7 @@
 """All cameras of a recording together: people fused from their views, against the truth of the rig.
 
 `evaluate bag --rig` runs each camera through a stream and fuses the bodies with the code of `fusion_node`, offline;
-`evaluate results --rig` takes what the nodes published. The truth are `/gt/people`, or the `/gt/CAMERA/bodies` of
-converted data sets, and the poses on `/tf_static` or `/gt/CAMERA/camera_pose`.
+`evaluate results --rig` takes what the nodes published. The truth is what `rig_recording` reads.
 """
 
 from __future__ import annotations
@@ -11,43 +10,35 @@ import dataclasses
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.commands import evaluation_output as output
+from human_scene_ros.commands.rig_recording import JOINTS, RigTruth, people_of, read_rig_truth
 from human_scene_ros.errors import HumanSceneError, SourceError
 from human_scene_ros.evaluation.rig import People, RigEvaluation, RigMoment, SeenPeople
 from human_scene_ros.evaluation.sequence import SequenceResult
+from human_scene_ros.evaluation.stitching import moved_pose, stitch
 from human_scene_ros.evaluation.trajectory import associate
+from human_scene_ros.evaluation.values import OK
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.geometry.transform import apply
 from human_scene_ros.scene import TrackState
 from human_scene_ros.sources.bag_reader import BagReader
-from human_scene_ros.sources.bag_writer import TRUTH_BODIES, TRUTH_POSE, build_message, truth_topic
-from human_scene_ros.sources.calibration import Calibration, is_rectified_topic
+from human_scene_ros.sources.bag_writer import build_message
 from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, people_joints
 from human_scene_ros.sources.message_definitions import register_type, shared_typestore
-from human_scene_ros.sources.message_fields import (
-    BODY_ARRAY,
-    body_array_fields,
-    matrix_of_pose,
-    stamp_ns_of,
-    truth_from_message,
-)
-from human_scene_ros.sources.reader import choose_info_topic, image_topics, open_source
+from human_scene_ros.sources.message_fields import BODY_ARRAY, body_array_fields, matrix_of_pose, stamp_ns_of
+from human_scene_ros.sources.reader import open_source
 
 if TYPE_CHECKING:
     from human_scene_ros.commands.evaluate_job import EvaluationJob
 
 Array = NDArray[np.float64]
-Placing = Literal["given", "people"]
 
-TRUTH_PEOPLE = "/gt/people"
-JOINTS = 22
 MAX_STAMP_DIFFERENCE_S = 0.02
 """Between a set of people and the truth; sets are stamped with the median of their images."""
 
@@ -56,34 +47,6 @@ SAME_MOMENT_NS = 20_000_000
 
 MIN_VIEWS = 2
 """Nobody counts whom fewer cameras at a time have ever seen, as in `demo-multi`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RigTruth:
-    """What a recording knows about its cameras and people.
-
-    Args:
-        path: The recording.
-        images: Camera -> image topic.
-        cameras: Camera -> intrinsics.
-        frames: Camera -> optical frame of its images.
-        standing: Camera -> (4, 4) pose in the world, of cameras that do not move.
-        moving: Camera -> stamp -> (4, 4), of those whose pose is known image by image.
-        people: Stamp -> everybody in the world.
-    """
-
-    path: Path
-    images: Mapping[str, str]
-    cameras: Mapping[str, PinholeCamera]
-    frames: Mapping[str, str]
-    standing: Mapping[str, Array]
-    moving: Mapping[str, Mapping[int, Array]]
-    people: Mapping[int, People]
-
-    def poses(self, stamp_ns: int) -> dict[str, Array]:
-        """Camera -> pose at a stamp, as far as it is known."""
-        found = {name: self.standing[name] for name in self.images if name in self.standing}
-        return found | {name: poses[stamp_ns] for name, poses in self.moving.items() if stamp_ns in poses}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,83 +59,19 @@ class RigEstimate:
     seen: SeenPeople | None = None
 
 
-# --- truth -------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class RigPiece:
+    """Moments that were reconstructed together, in a world of their own.
 
-def camera_topics(bag: BagReader) -> dict[str, str]:
-    """Camera -> image topic, compressed before raw.
-
-    Raises:
-        SourceError: There are fewer than two cameras.
+    Args:
+        estimates: Their people.
+        T_world_camera: Camera -> (4, 4), as it was placed for all of them.
+        calibration: What is known of each camera, one line each.
     """
-    found = {topic.strip("/").split("/")[0]: topic for topic in sorted(image_topics(bag))}
-    if len(found) < 2:
-        raise SourceError(f"{bag.path} has {len(found)} camera(s) ({', '.join(found) or 'none'}); --rig needs two or "
-                          "more, as /CAMERA/image/compressed or /CAMERA/image_raw/compressed")
-    return found
 
-
-def read_rig_truth(path: Path) -> RigTruth:
-    """Truth of all cameras; images are not decoded.
-
-    Raises:
-        SourceError: Fewer than two cameras, no CameraInfo or pose of one of them, or no truth of people.
-    """
-    with BagReader(path) as bag:
-        images = camera_topics(bag)
-        cameras, frames = {}, {}
-        for name, topic in images.items():
-            info_topic = choose_info_topic(bag, topic, None)
-            if info_topic is None:
-                raise SourceError(f"{path}: camera {name} has no camera_info beside {topic}; --rig needs intrinsics")
-            info = bag.deserialize(info_topic, bag.first(info_topic)[1])
-            calibration = Calibration.from_message(info, int(info.width), int(info.height),
-                                                   rectified=is_rectified_topic(topic))
-            if calibration is None:
-                raise SourceError(f"{path}: {info_topic} says that the camera is not calibrated; --rig needs "
-                                  "intrinsics")
-            cameras[name], frames[name] = calibration.camera, str(info.header.frame_id)
-        transforms = _static_transforms(bag)
-        standing = {name: transforms[frame] for name in images for frame in (
-            f"gt_{frames[name]}_optical", f"gt_{frames[name]}", frames[name]) if frame in transforms}
-        moving: dict[str, dict[int, Array]] = {}
-        people: dict[int, dict[int, Array]] = {}
-        for name in images:
-            bodies, pose = truth_topic(TRUTH_BODIES, name), truth_topic(TRUTH_POSE, name)
-            for topic, _, data in bag.messages([t for t in (bodies, pose) if t in bag.topics]):
-                message = bag.deserialize(topic, data)
-                stamp_ns = stamp_ns_of(message.header.stamp)
-                if topic == pose:
-                    moving.setdefault(name, {})[stamp_ns] = matrix_of_pose(message.pose.pose)
-                elif TRUTH_PEOPLE not in bag.topics:
-                    truth = truth_from_message(message)
-                    at = people.setdefault(stamp_ns, {})
-                    for person in truth.people:
-                        joints = person.joints_camera[:JOINTS].astype(np.float64)
-                        at.setdefault(person.person_id, np.asarray(apply(truth.T_world_camera, joints), np.float64))
-        if TRUTH_PEOPLE in bag.topics:
-            for _, _, data in bag.messages([TRUTH_PEOPLE]):
-                message = bag.deserialize(TRUTH_PEOPLE, data)
-                people[stamp_ns_of(message.header.stamp)] = people_joints(message.people)
-    lost = [name for name in images if name not in standing and name not in moving]
-    if lost:
-        raise SourceError(f"{path} does not say where the cameras {lost} stand: neither /tf_static nor "
-                          "/gt/CAMERA/camera_pose holds their poses")
-    if not people:
-        raise SourceError(f"{path} holds no truth of people ({TRUTH_PEOPLE} or /gt/CAMERA/bodies)")
-    return RigTruth(path, images, cameras, frames, standing, moving,
-                    {stamp_ns: _people(found) for stamp_ns, found in sorted(people.items())})
-
-
-def _static_transforms(bag: BagReader) -> dict[str, Array]:
-    if "/tf_static" not in bag.topics:
-        return {}
-    return {str(t.child_frame_id): matrix_of_pose(t.transform) for _, _, data in bag.messages(["/tf_static"])
-            for t in bag.deserialize("/tf_static", data).transforms}
-
-
-def _people(found: Mapping[int, Array]) -> People:
-    return People(np.array(sorted(found), np.int64),
-                  np.array([found[number] for number in sorted(found)], np.float64).reshape(-1, JOINTS, 3))
+    estimates: Sequence[RigEstimate]
+    T_world_camera: Mapping[str, Array]
+    calibration: tuple[str, ...] = ()
 
 
 # --- results that exist ------------------------------------------------------------------------------------------
@@ -193,7 +92,7 @@ def recorded_rig(path: Path, people_topic: str, extrinsics_topic: str) -> list[R
             message = bag.deserialize(topic, data)
             stamp_ns = stamp_ns_of(message.header.stamp)
             if topic == people_topic:
-                sets.append((stamp_ns, _people(people_joints(
+                sets.append((stamp_ns, people_of(people_joints(
                     p for p in message.people if p.state == TrackState.CONFIRMED))))
             else:
                 poses[stamp_ns] = {str(c.camera_name): matrix_of_pose(c.pose.pose) for c in message.cameras
@@ -231,59 +130,110 @@ def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object])
     description = describe_bodies(stream)
     store = shared_typestore()
     register_type(store, BODY_ARRAY)
-    seen: list[tuple[int, str, CameraBodies]] = []
+    begins_ns = piece_begins(tuple(truth.people), job.stitch)
+    seen: list[list[tuple[int, str, CameraBodies]]] = [[] for _ in begins_ns]
+    T_world_first: list[Array | None] = [None for _ in begins_ns]
     rejected: list[str] = []
-    T_world_first: Array | None = None
     for name in names:
-        stream.reset()
+        current = -1
         with open_source(job.path, truth.images[name]) as source:
             source.on_rejected = lambda error: rejected.append(str(error))
             for index, frame in enumerate(source):
                 if job.max_frames and index >= job.max_frames:
                     break
                 on_frame()
+                piece = max(int(np.searchsorted(begins_ns, frame.stamp_ns, side="right")) - 1, 0)
+                if piece != current:
+                    stream.reset()
+                    current = piece
                 try:
                     estimate = stream.step(frame if job.intrinsics else dataclasses.replace(frame, camera=None))
                 except HumanSceneError as error:
                     rejected.append(str(error))
                     continue
-                if T_world_first is None:
-                    T_world_first = np.asarray(estimate.T_world_camera, np.float64)
+                if T_world_first[piece] is None:
+                    T_world_first[piece] = np.asarray(estimate.T_world_camera, np.float64)
                 fields = body_array_fields(estimate, description, camera_frame=truth.frames[name], camera_name=name,
                                            sequence=index, world_frame="map")
-                seen.append((frame.stamp_ns, name, people.read(build_message(store, BODY_ARRAY, fields))))
-    if T_world_first is None:
+                seen[piece].append((frame.stamp_ns, name, people.read(build_message(store, BODY_ARRAY, fields))))
+    if not any(seen):
         raise SourceError(f"no frame of {job.path} could be used; the last reason: "
                           f"{rejected[-1] if rejected else 'there was none'}")
-    seen.sort(key=lambda s: (s[0], names.index(s[1])))
-    facts: dict[str, Any] = {"weights": stream.weights, "rejected": rejected}
-    placed: dict[str, Array] = {}
-    if job.rig == "people":
-        memory = PeopleMemory(names, math.inf)
-        for stamp_ns, name, bodies in seen:
-            memory.add(name, (stamp_ns - seen[0][0]) * 1e-9, bodies.bodies)
-        found = calibrate(memory.tracks(names))
-        placed = {c.name: T_world_first @ c.T_first_camera for c in found if c.T_first_camera is not None}
-        facts["calibration"] = [camera.line() for camera in found]
     synchroniser: Synchroniser[CameraBodies] = Synchroniser(names)
-    estimates = []
-    for moment in [s for stamp_ns, name, bodies in seen for s in synchroniser.push(name, stamp_ns, bodies, stamp_ns)] \
-            + synchroniser.flush(seen[-1][0]):
-        poses = placed
-        if job.rig == "given":
-            known = {name: truth.poses(member.stamp_ns).get(name) for name, member in moment.members.items()}
-            poses = {**truth.standing, **{name: T for name, T in known.items() if T is not None}}
-        fused = people.step(moment.stamp_ns, {name: (m.stamp_ns, m.item) for name, m in moment.members.items()},
-                            {name: poses.get(name) for name in names})
-        heads = [PinholeCamera(int(m.item.message.width), int(m.item.message.height),
-                               *(float(v) for v in m.item.message.intrinsics)).project(m.item.head_camera)
-                 for m in moment.members.values()]
-        seen_now = SeenPeople(fused.cameras, np.concatenate([np.empty((0, 2)), *heads]), fused.frame.detection_person)
-        estimates.append(RigEstimate(moment.stamp_ns, _people({
-            p.body.track_id: p.body.joints_camera[:JOINTS].astype(np.float64) for p in fused.people
-            if p.body.track_state == TrackState.CONFIRMED}), poses, seen_now))
-    facts["fusion"] = dataclasses.asdict(synchroniser.counters)
+    pieces = []
+    for T_first, frames in zip(T_world_first, seen, strict=True):
+        frames.sort(key=lambda s: (s[0], names.index(s[1])))
+        if T_first is None:
+            continue  # no image of these moments
+        placed: dict[str, Array] = {}
+        lines: tuple[str, ...] = ()
+        if job.rig == "people":
+            memory = PeopleMemory(names, math.inf)
+            for stamp_ns, name, bodies in frames:
+                memory.add(name, (stamp_ns - frames[0][0]) * 1e-9, bodies.bodies)
+            found = calibrate(memory.tracks(names))
+            placed = {c.name: T_first @ c.T_first_camera for c in found if c.T_first_camera is not None}
+            lines = tuple(camera.line() for camera in found)
+        people.reset()
+        estimates = []
+        for moment in [s for stamp_ns, name, bodies in frames for s in synchroniser.push(name, stamp_ns, bodies,
+                                                                                         stamp_ns)] \
+                + synchroniser.flush(frames[-1][0]):
+            poses = placed
+            if job.rig == "given":
+                known = {name: truth.poses(member.stamp_ns).get(name) for name, member in moment.members.items()}
+                poses = {**truth.standing, **{name: T for name, T in known.items() if T is not None}}
+            fused = people.step(moment.stamp_ns, {name: (m.stamp_ns, m.item) for name, m in moment.members.items()},
+                                {name: poses.get(name) for name in names})
+            heads = [PinholeCamera(int(m.item.message.width), int(m.item.message.height),
+                                   *(float(v) for v in m.item.message.intrinsics)).project(m.item.head_camera)
+                     for m in moment.members.values()]
+            seen_now = SeenPeople(fused.cameras, np.concatenate([np.empty((0, 2)), *heads]),
+                                  fused.frame.detection_person)
+            estimates.append(RigEstimate(moment.stamp_ns, people_of({
+                p.body.track_id: p.body.joints_camera[:JOINTS].astype(np.float64) for p in fused.people
+                if p.body.track_state == TrackState.CONFIRMED}), poses, seen_now))
+        pieces.append(RigPiece(estimates, placed, lines))
+    facts: dict[str, Any] = {"weights": stream.weights, "rejected": rejected,
+                             "fusion": dataclasses.asdict(synchroniser.counters)}
+    if not job.stitch:
+        if job.rig == "people":
+            facts["calibration"] = list(pieces[0].calibration)
+        return pieces[0].estimates, facts
+    estimates, facts["stitching"], facts["calibration"] = stitched(pieces)
     return estimates, facts
+
+
+def piece_begins(stamps_ns: Sequence[int], length: int) -> NDArray[np.int64]:
+    """When the pieces of `length` moments each begin, half a moment early; one piece if `length` is 0."""
+    stamps = np.array(stamps_ns, np.int64)
+    early = int(np.median(np.diff(stamps))) // 2 if len(stamps) > 1 else 0
+    return stamps[::length or len(stamps)] - early
+
+
+def stitched(pieces: Sequence[RigPiece]) -> tuple[list[RigEstimate], list[dict[str, Any]], list[str]]:
+    """All pieces in one world, by their cameras; what became of each, for JSON and as a line.
+
+    The people of a piece that cannot be stitched are missed.
+    """
+    estimates: list[RigEstimate] = []
+    rows, lines, first = [], [], 0
+    for piece, found in zip(pieces, stitch([piece.T_world_camera for piece in pieces]), strict=True):
+        last = first + len(piece.estimates) - 1
+        ok = found.status == OK
+        rows.append({"first": first, "last": last, "status": found.status, "cameras": found.shared,
+                     "scale": float(found.alignment.s) if ok else None, "rms_m": found.rms if ok else None})
+        lines.append(f"sets {first} to {last}: " + (
+            f"by {found.shared} cameras, scale {found.alignment.s:.3f}, rms {100.0 * found.rms:.1f} cm" if ok else
+            "; ".join([f"no pose in the world of the others ({found.status})",
+                       *(line for line in piece.calibration if ": no pose" in line)])))
+        first = last + 1
+        for estimate in piece.estimates:
+            moved = People(estimate.people.number, found.alignment.apply(estimate.people.joints_world))
+            poses = {name: moved_pose(found.alignment, T) for name, T in estimate.T_world_camera.items()}
+            estimates.append(dataclasses.replace(estimate, people=moved if ok else people_of({}),
+                                                 T_world_camera=poses if ok else {}))
+    return estimates, rows, lines
 
 
 # --- both --------------------------------------------------------------------------------------------------------
@@ -298,7 +248,7 @@ def moments(truth: RigTruth, estimates: list[RigEstimate], max_frames: int = 0) 
         raise SourceError(f"none of {len(estimates)} sets of people has the stamp of a truth of {truth.path}; results "
                           "and truth must be of the same recording")
     partner = dict(zip(theirs.tolist(), ours.tolist(), strict=True))
-    nobody = _people({})
+    nobody = people_of({})
     for k, stamp_ns in enumerate(stamps.tolist()):
         estimate = estimates[partner[k]] if k in partner else RigEstimate(stamp_ns, nobody, {})
         yield RigMoment(stamp_ns, truth.cameras, truth.poses(stamp_ns), estimate.T_world_camera,

@@ -49,7 +49,7 @@ def test_a_camera_that_is_not_there_is_named():
 
 
 def test_a_recording_of_one_camera_is_refused_with_what_it_has():
-    with pytest.raises(SourceError, match="has 1 topics like /CAMERA/image/compressed; expected two or more"):
+    with pytest.raises(SourceError, match=r"1 camera\(s\) \(camera\); a rig needs two or more, as /CAMERA/image"):
         demo_multi.look_at(REPOSITORY / "demo" / "recording")
 
 
