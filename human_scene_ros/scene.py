@@ -131,7 +131,7 @@ class SceneEstimate:
         points_camera: (h, w, 3) float32 pointmap, metres; NaN where there is no estimate.
         confidence: (h, w) float32 pointmap confidence, >= 1.
         colors: (h, w, 3) uint8 RGB of the same pixels.
-        people_mask: (h, w) uint8; 0 background, i + 1 = `bodies[i]`, 255 = a person that is no body.
+        person: (h, w) bool, True on people.
         bodies: People, by falling score.
         status: Camera tracking.
         scale: Metric factor applied to the network's geometry.
@@ -149,7 +149,7 @@ class SceneEstimate:
     points_camera: NDArray[np.float32]
     confidence: NDArray[np.float32]
     colors: NDArray[np.uint8]
-    people_mask: NDArray[np.uint8]
+    person: NDArray[np.bool_]
     bodies: tuple[BodyEstimate, ...]
     status: TrackingStatus
     scale: float

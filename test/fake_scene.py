@@ -65,7 +65,7 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
     shade = np.clip(230 - 22 * depth_m, 40, 255)
     image = np.stack([shade, shade * 0.96, shade * 0.9], axis=-1).astype(np.uint8)
     bodies, truth = [], []
-    mask = np.zeros((240, 320), np.uint8)
+    mask = np.zeros((240, 320), bool)
     for i in range(people):
         parameters = standing_person(model, (-0.9, 0.7, 1.6, -1.8)[i], (3.0, 4.2, 5.5, 6.0)[i], (1.2, 0.4, 0.9, 1.0)[i])
         joints_first = joints(model, parameters)
@@ -75,7 +75,7 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
         low, high = uv.min(axis=0), uv.max(axis=0)
         box = np.array([low[0], low[1], high[0] - low[0], high[1] - low[1]], np.float32)
         inside = (abs(column - uv[:22, 0].mean()) < 0.25 * box[2]) & (row > low[1]) & (row < high[1])
-        mask[inside], depth_m[inside] = i + 1, joints_camera[0, 2]
+        mask[inside], depth_m[inside] = True, joints_camera[0, 2]
         image[inside] = ((70, 100, 160), (150, 80, 70), (80, 130, 80), (120, 90, 140))[i]
         head_visible = bool(0 <= uv[15, 0] < 320 and 0 <= uv[15, 1] < 240)
         truth.append(TruePerson(i, in_camera, joints_camera, head_visible, 1.0, box))
@@ -88,7 +88,7 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
     estimate = SceneEstimate(
         stamp_ns=k * 33_333_333, segment=0, T_world_camera=T_world_camera, camera=camera, calibrated=calibrated,
         dense_camera=camera.resized(160, 120), points_camera=DENSE_CAMERA.unproject_depth(dense_depth),
-        confidence=np.full((120, 160), 3.0, np.float32), colors=image[::2, ::2], people_mask=mask[::2, ::2],
+        confidence=np.full((120, 160), 3.0, np.float32), colors=image[::2, ::2], person=mask[::2, ::2],
         bodies=tuple(bodies), status=TrackingStatus.OK, scale=1.0, scale_source=ScaleSource.NETWORK,
         world_source=WorldSource.LEVEL_CAMERA, stage_ms={"network": 30.0})
     return image, estimate, FrameTruth(estimate.stamp_ns, IMAGE_CAMERA, T_world_camera, tuple(truth), depth_m)

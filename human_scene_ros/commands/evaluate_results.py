@@ -243,7 +243,7 @@ def read_bodies(path: Path) -> Iterator[SceneEstimate]:
                 T_world_camera=np.array(row["T_world_camera"], np.float64).reshape(4, 4), camera=camera,
                 calibrated=bool(row["calibrated"]), dense_camera=camera,
                 points_camera=np.full((1, 1, 3), np.nan, np.float32), confidence=np.ones((1, 1), np.float32),
-                colors=np.zeros((1, 1, 3), np.uint8), people_mask=np.zeros((1, 1), np.uint8),
+                colors=np.zeros((1, 1, 3), np.uint8), person=np.zeros((1, 1), bool),
                 bodies=tuple(_body(b) for b in row["bodies"]), status=TrackingStatus[row["status"]], scale=1.0,
                 scale_source=ScaleSource.NETWORK, world_source=WorldSource.LEVEL_CAMERA, stage_ms={})
         except (ValueError, KeyError, TypeError, IndexError, HumanSceneError) as error:

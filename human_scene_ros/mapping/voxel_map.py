@@ -116,7 +116,7 @@ class VoxelMap:
             down = np.abs(z[2:] - z[:-2]) < MAX_JUMP * z[1:-1]
         keep[:, 1:-1] &= across
         keep[1:-1] &= down
-        people = estimate.people_mask > 0
+        people = estimate.person
         if people.any():
             z_people = z[people]
             z_people = z_people[np.isfinite(z_people)]

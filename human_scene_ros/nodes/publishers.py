@@ -25,6 +25,7 @@ from human_scene_ros.nodes.tf_tree import LookupQueue, TfListener, TfTree
 from human_scene_ros.scene import SceneEstimate
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.message_fields import BodyDescription, CloudOptions
+from human_scene_ros.sources.people_mask import people_mask_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -171,7 +172,7 @@ class ResultPublishers:
                 stamp_ns, camera_frame, estimate.confidence[::stride, ::stride].astype(np.float32), "32FC1"))
         if _wanted(self._people_mask):
             self._send(self._people_mask, Image, message_fields.image_fields(
-                stamp_ns, camera_frame, estimate.people_mask, "mono8"))
+                stamp_ns, camera_frame, people_mask_of(estimate), "mono8"))
 
     def _publish_cloud(self, estimate: SceneEstimate, camera_frame: str) -> None:
         config = self.config.cloud

@@ -141,7 +141,7 @@ class Reconstruction:
         points_world, colors = self.map_points(camera)
         newest = view.newest
         if include_people and newest is not None:
-            people = (newest.people_mask > 0) & np.isfinite(newest.points_camera).all(axis=-1)
+            people = newest.person & np.isfinite(newest.points_camera).all(axis=-1)
             seen_world = apply(newest.T_world_camera, newest.points_camera[people])
             points_world = np.concatenate([points_world, seen_world])
             colors = np.concatenate([colors, newest.colors[people]])

@@ -34,7 +34,7 @@ from human_scene_ros.model.preprocess import Placement, place, resize_and_crop, 
 from human_scene_ros.model.types import NetworkOutput, StreamState
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, OdometryState
 from human_scene_ros.runtime.pair_motion import PairState, follow
-from human_scene_ros.runtime.people import label_people, people_from_network
+from human_scene_ros.runtime.people import people_from_network
 from human_scene_ros.runtime.scale import KEPT_SAMPLES, people_log_scales, scale_from_samples, sensed_ratios
 from human_scene_ros.runtime.tracks import (
     Observation,
@@ -273,15 +273,12 @@ class HumanSceneStream:
         with clock("tracks"):
             tracked, tracks = self._tracker.step(observations, T_world_camera, frame.stamp_ns, memory.tracks)
             bodies = self._body_estimates(tracked, camera)
-        with clock("mask"):
-            joints = [b.joints_camera[:BODY_JOINTS] for b in bodies]
-            people_mask = label_people(dense.person, dense_camera, joints)
         self._memory = StreamMemory(memory.segment, state, chain, odometry, pair, tracks, world, log_scale,
                                     people_log_scales, log_focals, placement.input_size)
         return SceneEstimate(
             stamp_ns=frame.stamp_ns, segment=memory.segment, T_world_camera=T_world_camera, camera=camera,
             calibrated=frame.camera is not None, dense_camera=dense_camera, points_camera=dense.points_camera,
-            confidence=dense.confidence, colors=image, people_mask=people_mask, bodies=bodies, status=status,
+            confidence=dense.confidence, colors=image, person=dense.person, bodies=bodies, status=status,
             scale=float(scale), scale_source=source, world_source=world.source, stage_ms=clock.stage_ms)
 
     def _placement(self, frame: CameraFrame) -> Placement:

@@ -26,6 +26,7 @@ from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import make_transform, quat_wxyz_from_matrix
 from human_scene_ros.scene import BodyEstimate, SceneEstimate
 from human_scene_ros.sources.calibration import Calibration
+from human_scene_ros.sources.people_mask import people_mask_of
 
 Fields = dict[str, Any]
 
@@ -293,15 +294,16 @@ def scene_cloud_fields(estimate: SceneEstimate, frame_id: str, options: CloudOpt
     points = estimate.points_camera[::stride, ::stride]
     confidence = estimate.confidence[::stride, ::stride]
     colors = estimate.colors[::stride, ::stride]
-    people = estimate.people_mask[::stride, ::stride]
+    person = estimate.person[::stride, ::stride]
     x, y, z = (points[..., i] for i in range(3))
     with np.errstate(invalid="ignore"):
         keep = (confidence >= options.min_confidence) & (z <= options.max_range_m) & np.isfinite(x + y + z)
     if options.people != "keep":
-        keep &= (people > 0) == (options.people == "only")
+        keep &= person == (options.people == "only")
     label = None
     if options.label:
-        label = np.where(people > 0, LABEL_PERSON - 1 + people.astype(np.uint16), LABEL_STATIC).astype(np.uint16)
+        people = people_mask_of(estimate)[::stride, ::stride].astype(np.uint16)
+        label = np.where(person, LABEL_PERSON - 1 + people, np.uint16(LABEL_STATIC))
     if options.organized:
         points = np.where(keep[..., None], points, np.float32(np.nan))
         return point_cloud_fields(estimate.stamp_ns, frame_id, points, colors,

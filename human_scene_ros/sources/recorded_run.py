@@ -70,7 +70,7 @@ def estimate_from_message(message: Any, depth_m: NDArray[np.float32] | None = No
         T_world_camera=matrix_of_pose(message.camera_pose.pose), camera=camera, calibrated=bool(message.calibrated),
         dense_camera=dense_camera, points_camera=dense_camera.unproject_depth(depth_m),
         confidence=np.full(shape, np.inf, np.float32), colors=np.full((*shape, 3), 128, np.uint8),
-        people_mask=np.zeros(shape, np.uint8), bodies=tuple(body_from_message(b) for b in message.bodies),
+        person=np.zeros(shape, bool), bodies=tuple(body_from_message(b) for b in message.bodies),
         status=TrackingStatus(message.status), scale=float(message.scale), scale_source=ScaleSource.NETWORK,
         world_source=WorldSource.LEVEL_CAMERA, stage_ms={})
 

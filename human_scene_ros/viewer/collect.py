@@ -91,7 +91,7 @@ class OverviewCollector:
         points = estimate.points_camera[::stride, ::stride].reshape(-1, 3)
         with np.errstate(invalid="ignore"):
             keep = (np.isfinite(points).all(axis=1) & (points[:, 2] <= _MAX_RANGE_M)
-                    & (estimate.people_mask[::stride, ::stride].reshape(-1) == 0))
+                    & ~estimate.person[::stride, ::stride].reshape(-1))
         segment.points.append(apply(estimate.T_world_camera, points[keep]).astype(np.float32))
         segment.colors.append(estimate.colors[::stride, ::stride].reshape(-1, 3)[keep])
         if sum(len(p) for p in segment.points) > _MAX_POINTS:

@@ -22,7 +22,7 @@ def estimate_of(depth=None, mask=None, T_world_camera=None, **changes):
         stamp_ns=0, segment=0, T_world_camera=np.eye(4) if T_world_camera is None else T_world_camera, camera=CAMERA,
         calibrated=True, dense_camera=CAMERA, points_camera=CAMERA.rays() * depth[..., None],
         confidence=np.full((30, 40), 5.0, np.float32), colors=np.full((30, 40, 3), 90, np.uint8),
-        people_mask=np.zeros((30, 40), np.uint8) if mask is None else mask, bodies=(), status=TrackingStatus.OK,
+        person=np.zeros((30, 40), bool) if mask is None else mask, bodies=(), status=TrackingStatus.OK,
         scale=1.0, scale_source=ScaleSource.NETWORK, world_source=WorldSource.LEVEL_CAMERA, stage_ms={})
     return dataclasses.replace(estimate, **changes)
 
@@ -60,9 +60,8 @@ def test_table_agrees_with_a_dictionary():
 
 
 def test_people_and_their_surroundings_stay_out():
-    mask = np.zeros((30, 40), np.uint8)
-    mask[10:20, 15:25] = 1
-    mask[12:14, 16:18] = 255
+    mask = np.zeros((30, 40), bool)
+    mask[10:20, 15:25] = True
     world = VoxelMap(MapConfig(people_margin_m=0.2))
     keep = world.background(estimate_of(mask=mask))
     radius = round(0.2 * CAMERA.fx / 3.0)

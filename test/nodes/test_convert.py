@@ -54,7 +54,7 @@ def an_estimate(people: int = 2) -> SceneEstimate:
         camera=camera, calibrated=True, dense_camera=camera.resized(width, height),
         points_camera=(rng.random((height, width, 3)) + 1).astype(np.float32),
         confidence=np.full((height, width), 2.0, np.float32), colors=np.zeros((height, width, 3), np.uint8),
-        people_mask=np.zeros((height, width), np.uint8), bodies=bodies, status=TrackingStatus.OK, scale=1.0,
+        person=np.zeros((height, width), bool), bodies=bodies, status=TrackingStatus.OK, scale=1.0,
         scale_source=ScaleSource.NETWORK, world_source=WorldSource.FLOOR, stage_ms={})
 
 

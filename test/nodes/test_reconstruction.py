@@ -59,8 +59,8 @@ def test_without_it_every_camera_is_alone_and_that_is_said(network, camera_pose,
 def test_maps_are_kept_apart_and_none_of_them_is_saved_for_another():
     rig = reconstruction(NANO, **RIG, camera_pose="static", cloud__min_confidence=0.0, cloud__max_range=1000.0)
     estimate = rig.step("left", frame_of(0))
-    wall_m = estimate.dense_camera.unproject_depth(np.full(estimate.people_mask.shape, 2.0, np.float32))
-    estimate = dataclasses.replace(estimate, bodies=(), people_mask=np.zeros_like(estimate.people_mask),
+    wall_m = estimate.dense_camera.unproject_depth(np.full(estimate.person.shape, 2.0, np.float32))
+    estimate = dataclasses.replace(estimate, bodies=(), person=np.zeros_like(estimate.person),
                                    points_camera=wall_m)
     for k in range(5):
         rig.add_to_map("left", dataclasses.replace(estimate, stamp_ns=k * 10**9))

@@ -17,6 +17,7 @@ from human_scene_ros.geometry.transform import invert
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.runtime.world import WorldAlignment
 from human_scene_ros.scene import CameraFrame, PoseHint, ScaleSource, TrackingStatus, TrackState, WorldSource
+from human_scene_ros.sources.people_mask import NOBODY, people_mask_of
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "model")]
 import planes  # noqa: E402 - lies next to this file
@@ -52,13 +53,14 @@ def check(estimate, frame):
     assert (estimate.camera.width, estimate.camera.height) == frame.image.shape[1::-1]
     assert estimate.points_camera.shape == (h, w, 3) and estimate.points_camera.dtype == np.float32
     assert estimate.colors.shape == (h, w, 3) and estimate.colors.dtype == np.uint8
-    assert estimate.people_mask.shape == (h, w) and estimate.people_mask.dtype == np.uint8
+    assert estimate.person.shape == (h, w) and estimate.person.dtype == bool
     assert (estimate.confidence >= 1.0).all()
     rotation = estimate.T_world_camera[:3, :3]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
     assert np.isfinite(estimate.T_world_camera).all()
-    assert set(estimate.people_mask[(estimate.people_mask > 0) & (estimate.people_mask < 255)]) <= set(
-        range(1, len(estimate.bodies) + 1))
+    mask = people_mask_of(estimate)
+    np.testing.assert_array_equal(mask > 0, estimate.person)
+    assert set(mask[estimate.person]) <= {NOBODY, *range(1, len(estimate.bodies) + 1)}
     scores = [b.score for b in estimate.bodies]
     assert scores == sorted(scores, reverse=True)
     for body in estimate.bodies:

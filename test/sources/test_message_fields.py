@@ -16,6 +16,7 @@ from human_scene_ros.geometry.transform import ROT_WORLD_LEVEL_CAMERA, make_tran
 from human_scene_ros.scene import BodyEstimate, ScaleSource, SceneEstimate, TrackingStatus, TrackState, WorldSource
 from human_scene_ros.sources import message_fields as fields_of
 from human_scene_ros.sources.message_fields import BodyDescription, CloudOptions
+from human_scene_ros.sources.people_mask import people_mask_of
 
 CAMERA = PinholeCamera(64, 48, 60.0, 62.0, 31.0, 24.0)
 
@@ -35,7 +36,7 @@ def an_estimate(seed: int = 0, people: int = 1, height: int = 24, width: int = 3
         points_camera=rng.uniform(1.0, 8.0, (height, width, 3)).astype(np.float32),
         confidence=rng.uniform(1.0, 4.0, (height, width)).astype(np.float32),
         colors=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
-        people_mask=rng.integers(0, 2, (height, width)).astype(np.uint8), bodies=bodies, status=TrackingStatus.OK,
+        person=rng.integers(0, 2, (height, width)) > 0, bodies=bodies, status=TrackingStatus.OK,
         scale=1.1, scale_source=ScaleSource.NETWORK, world_source=WorldSource.LEVEL_CAMERA, stage_ms={})
 
 
@@ -83,10 +84,11 @@ def test_scene_cloud_obeys_its_options() -> None:
     for people in ("keep", "remove", "only"):
         options = CloudOptions(people=people, min_confidence=2.0, max_range_m=5.0, confidence=True, label=True)  # type: ignore[arg-type]
         cloud = read_cloud(fields_of.scene_cloud_fields(estimate, "cam", options))
-        expected = [(*estimate.points_camera[y, x], 100 if estimate.people_mask[y, x] else 0)
+        mask = people_mask_of(estimate)
+        expected = [(*estimate.points_camera[y, x], 99 + int(mask[y, x]) if estimate.person[y, x] else 0)
                     for y in range(24) for x in range(32)
                     if estimate.confidence[y, x] >= 2.0 and estimate.points_camera[y, x, 2] <= 5.0
-                    and (people == "keep" or bool(estimate.people_mask[y, x]) == (people == "only"))]
+                    and (people == "keep" or bool(estimate.person[y, x]) == (people == "only"))]
         assert [(p["x"], p["y"], p["z"], p["label"]) for p in cloud] == expected
         assert (cloud["confidence"] >= 2.0).all()
 
