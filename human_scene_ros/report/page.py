@@ -152,8 +152,7 @@ def _published(evaluations: Sequence[Evaluation]) -> str:
     intro = ("<p>Rows of this package are marked. A row in italics was measured on other data than the table's and "
              "must not be compared; it stands there so that nobody has to look for it. The best published value of "
              "each column is underlined.</p>")
-    used = sorted({part.strip() for p in PROTOCOLS for _, _, source in p.rows for part in source.split(",")})
-    sources = "".join(f"<li>[{key}] {escape(SOURCES[key])}</li>" for key in used)
+    sources = "".join(f"<li>[{key}] {escape(text)}</li>" for key, text in sorted(SOURCES.items()))
     tables = []
     for k, protocol in enumerate(PROTOCOLS):
         measured = any(_on_dataset(s, protocol) for e in evaluations for s in e.sequences)
@@ -176,6 +175,9 @@ def _protocol(protocol: Protocol, evaluations: Sequence[Evaluation]) -> str:
                         else f"<td>{text}</td>" for k, text in enumerate(shown))
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}<td class="left">[{escape(source)}]</td></tr>')
     ours = [_our_row(protocol, evaluation) for evaluation in evaluations] if any(protocol.ours) else []
+    ours += [_our_row(protocol, evaluation, best_match=True) for evaluation in evaluations
+             if any(key in evaluation.pooled for key in protocol.ours_best_match)
+             and any(_on_dataset(s, protocol) for s in evaluation.sequences)]
     if not any(protocol.ours):
         columns = len(protocol.columns)
         ours = [f'<tr class="other"><th scope="row">this package</th><td class="left" colspan="{columns + 1}">'
@@ -186,11 +188,11 @@ def _protocol(protocol: Protocol, evaluations: Sequence[Evaluation]) -> str:
         f'<ul class="note">{notes}</ul>' if notes else "")
 
 
-def _our_row(protocol: Protocol, evaluation: Evaluation) -> str:
+def _our_row(protocol: Protocol, evaluation: Evaluation, best_match: bool = False) -> str:
     comparable = [s for s in evaluation.sequences if _on_dataset(s, protocol)]
     chosen = comparable or evaluation.sequences
     cells = []
-    for key, factor in zip(protocol.ours, protocol.factors, strict=True):
+    for key, factor in zip(protocol.ours_best_match if best_match else protocol.ours, protocol.factors, strict=True):
         if key == "fps":
             value = _mean([(s.get("system", {}).get("fps"), s["counts"]["frames"]) for s in chosen])
         elif not key:
@@ -204,7 +206,8 @@ def _our_row(protocol: Protocol, evaluation: Evaluation) -> str:
     where = "measured here" if comparable else "other data, not comparable"
     style = "ours" if comparable else "other"
     return (f'<tr class="{style}"><th scope="row">this package, {escape(_short_weights(evaluation))}, on '
-            f'{escape(evaluation.name)}</th>{"".join(cells)}<td class="left">{where}</td></tr>')
+            f'{escape(evaluation.name)}{", best match of each frame" if best_match else ""}</th>{"".join(cells)}'
+            f'<td class="left">{where}</td></tr>')
 
 
 def _on_dataset(sequence: Mapping[str, Any], protocol: Protocol) -> bool:
@@ -245,7 +248,8 @@ def _over_time(evaluation: Evaluation, sequence: Mapping[str, Any]) -> str:
             ("People", "people", (("people_true", "to be found"), ("matched", "found")))):
         series = [Series(label, *_thinned(time_s, frames[key])) for key, label in keys if _any(frames.get(key))]
         if series and not (title == "People" and not any(frames["people_true"])):
-            last = [f"{s.name} {_digits(_mean_of(s.y))}" for s in series]
+            unit = f" {y_label}" if y_label in ("mm", "m") else ""
+            last = [f"{s.name} {_digits(_mean_of(s.y))}{unit}" for s in series]
             drawn.append(charts.line_chart(
                 series, title=title, x_label="time [s]", y_label=y_label,
                 describe=f"{sequence['name']}, {time_s[-1]:.3g} s; mean {', '.join(last)}."))

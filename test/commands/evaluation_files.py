@@ -60,9 +60,11 @@ def results_arguments(file: Path, truth: Path, out: Path, **changes: Any) -> typ
     return types.SimpleNamespace(**{**values, **changes})
 
 
-def evaluated(folder: Path, frames: int = 12, *, dataset: str = "", drop: tuple[int, ...] = ()) -> Path:
+def evaluated(folder: Path, frames: int = 12, *, dataset: str = "", drop: tuple[int, ...] = (),
+              name: str = "") -> Path:
     """metrics.json of a small evaluation in `folder`."""
     truth = write_truth(folder / "truth", frames, dataset=dataset)
     results = write_results(folder / "results", frames, drop=drop)
-    evaluate_results.evaluate_results(results_arguments(results, truth, folder / "out"))  # type: ignore[arg-type]
+    evaluate_results.evaluate_results(
+        results_arguments(results, truth, folder / "out", name=name))  # type: ignore[arg-type]
     return folder / "out" / "metrics.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import html.parser
 import json
 import math
@@ -34,7 +35,8 @@ def made(*words: object) -> argparse.Namespace:
 def page(tmp_path_factory) -> Path:
     """The page of two evaluations, one of them on a data set with published numbers."""
     folder = tmp_path_factory.mktemp("report")
-    first, second = evaluated(folder / "a", 40, dataset="emdb2", drop=(5, 6)), evaluated(folder / "b", 20)
+    first = evaluated(folder / "a", 40, dataset="emdb2", drop=(5, 6), name="a_recording_with_a_long_name/camera_0")
+    second = evaluated(folder / "b", 20)
     out = folder / "report.html"
     assert report.run(made(f"walk={first}", second, "--out", out, "--title", "Fake <scene>")) == 0
     return out
@@ -126,6 +128,9 @@ def test_all_published_numbers_stand_beside_ours(page):
     assert re.search(r'class="ours"><th scope="row">this package, given results, on walk</th><td>\d', emdb)
     assert re.search(r'class="other"><th scope="row">this package, given results, on out</th>.*not comparable', emdb)
     assert '<span class="best">68.9</span>' in emdb and "1702.3" in emdb
+    assert emdb.count(", best match of each frame</th>") == 1 and "on walk, best match of each frame" in emdb
+    cited = set(re.findall(r"\[([A-Z0-9])\]", text))
+    assert cited == set(SOURCES) and all(f"<li>[{key}] " in text for key in cited)
 
 
 def test_what_was_not_measured_is_said(page):
@@ -232,6 +237,24 @@ def test_the_page_fits_and_is_not_empty(page, tmp_path, width):
     assert all(part.any() for part in np.array_split(rows, 12))
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 50
     assert (inside[:, :8] == inside[0, 0]).all() and (inside[:, -8:] == inside[0, 0]).all()
+
+
+@pytest.mark.slow
+def test_no_word_leaves_its_cell_on_a_phone(page, tmp_path):
+    """The browser itself is asked, by a page around this one; a long name once lay over the numbers beside it."""
+    around = tmp_path / "around.html"
+    around.write_text(f'''<!doctype html><meta charset="utf-8"><body><iframe style="width:390px;height:2000px"
+        srcdoc="{html.escape(page.read_text())}"></iframe><script>addEventListener("load", () => {{
+        const inside = document.querySelector("iframe").contentDocument;
+        const cells = [...inside.querySelectorAll("th, td, .tile span, summary")];
+        document.body.textContent = JSON.stringify({{count: cells.length, wide: cells.filter(
+            c => c.scrollWidth > c.clientWidth + 1).map(c => c.textContent)}}); }});</script>''')
+    done = subprocess.run(
+        [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom",
+         f"--user-data-dir={tmp_path / 'profile'}", around.as_uri()], capture_output=True, text=True, timeout=180,
+        check=False)
+    told = json.loads(html.unescape(re.search(r"<body>(\{.*\})</body>", done.stdout)[1]))
+    assert told["count"] > 300 and told["wide"] == []
 
 
 @pytest.mark.parametrize(("value", "factor", "unit", "text"), [
