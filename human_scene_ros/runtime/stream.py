@@ -249,7 +249,8 @@ class HumanSceneStream:
             camera, dense_camera, log_focals = self._cameras(frame, placement, given, output, memory)
             dense = self._dense(output, tensor.shape[2:])
             scale, log_scale, source = self._scale(frame, camera, dense_camera, dense, memory)
-            dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(scale))
+            if scale != 1.0:
+                dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(scale))
         with clock("bodies"):
             # A window head tells distance from size and focal length, whatever the scale of the map.
             windowed = self.network.config.body_head == "window"
@@ -408,10 +409,10 @@ class HumanSceneStream:
         heads = arrays["smpl_transl"].astype(np.float64) * scale
         identities = output.smpl_id[0].cpu().numpy()
         windowed = self.network.config.body_head == "window"
+        finite = np.all([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays.values()], axis=0)
         chosen: list[int] = []
         for i in order[:len(order) if self.config.max_people else 0]:
-            finite = all(np.isfinite(a[i]).all() for a in arrays.values())
-            if finite and heads[i, 2] > 0.05 and not any(self._same_head(heads[i], heads[j]) for j in chosen):
+            if finite[i] and heads[i, 2] > 0.05 and not any(self._same_head(heads[i], heads[j]) for j in chosen):
                 chosen.append(int(i))
                 if len(chosen) == self.config.max_people:
                     break
