@@ -58,6 +58,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"human-scene {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that cannot be made, a disk that is full
+        if arguments.verbose or error.filename is None:
+            raise
+        print(f"human-scene {arguments.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

@@ -68,8 +68,9 @@ def evaluate_synthetic(arguments: argparse.Namespace) -> dict[str, float | int |
     from human_scene_ros.scene import CameraFrame
     from human_scene_ros.synthetic.world import SUITES, SyntheticWorld
 
-    if arguments.worlds < 1 or arguments.frames < 2:
-        raise ConfigError(f"--worlds {arguments.worlds} --frames {arguments.frames}: need at least 1 world, 2 frames")
+    if arguments.seed < 0 or arguments.worlds < 1 or arguments.frames < 2:
+        raise ConfigError(f"--seed {arguments.seed} --worlds {arguments.worlds} --frames {arguments.frames}: need at "
+                          "least seed 0, 1 world, 2 frames")
     width, _, height = arguments.size.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise ConfigError(f"--size {arguments.size}: expected WIDTHxHEIGHT such as 320x240")

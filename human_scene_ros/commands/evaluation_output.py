@@ -60,6 +60,11 @@ TABLE = (
 """Key, name, factor and unit of the rows on the terminal."""
 
 
+_NEEDED = ("mode", "created", "git", "code_sha256", "weights", "parameters", "hardware", "software", "totals",
+           "sequences")
+_NEEDED_OF_SEQUENCE = ("name", "counts", "metrics", "joints", "depth_by_distance", "files")
+
+
 # --- where numbers come from ------------------------------------------------------------------------------------
 
 _RESULT_LAYERS = ("geometry", "body", "model", "mapping", "runtime", "sources", "fusion", "evaluation", "scene.py")
@@ -224,6 +229,11 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else type(content).__name__
         raise SourceError(f"{file} has schema {found!r}; expected {SCHEMA!r}: run `human-scene evaluate` again")
+    lacking = [key for key in _NEEDED if key not in content]
+    for sequence in content.get("sequences", []):
+        lacking += [f"sequences[].{key}" for key in _NEEDED_OF_SEQUENCE if key not in sequence]
+    if lacking:
+        raise SourceError(f"{file} lacks {', '.join(dict.fromkeys(lacking))}: run `human-scene evaluate` again")
     return content
 
 

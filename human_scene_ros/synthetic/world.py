@@ -182,10 +182,15 @@ class SyntheticWorld:
     Args:
         seed: Any non-negative integer.
         config: Size and difficulty.
+
+    Raises:
+        ConfigError: The seed is negative.
     """
 
     def __init__(self, seed: int, config: WorldConfig | None = None) -> None:
         self.seed, self.config = int(seed), config or WorldConfig()
+        if self.seed < 0:
+            raise ConfigError(f"world: seed {self.seed}; expected 0 or more")
         place_rng, people_rng, camera_rng, things_rng, effects_rng = (
             np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(5)
         )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 from evaluation_files import START_NS, evaluated, frame, results_arguments, write_results, write_truth
 
+from human_scene_ros.cli import main
 from human_scene_ros.commands.evaluate_results import evaluate_results
 from human_scene_ros.commands.run import bodies_line
-from human_scene_ros.errors import SourceError
+from human_scene_ros.errors import ConfigError, SourceError
 from human_scene_ros.evaluation.trajectory import associate, read_tum, trajectory_errors
+from human_scene_ros.synthetic.world import SyntheticWorld
 
 from helpers import shared_folder
 
@@ -52,6 +55,24 @@ def test_bodies_jsonl_gives_the_same_people_errors(tmp_path):
     (tmp_path / "bodies.jsonl").write_text(lines[0] + "\nnonsense\n")
     with pytest.raises(SourceError, match="line 2 is no line of bodies.jsonl"):
         evaluate_results(arguments)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    truth = tmp_path / "walk.tum"
+    truth.write_text("1 0 0 0 0 0 0 1\n2 1 0 0 0 0 0 1\n")
+    (tmp_path / "taken").write_text("a file")
+    words = ["evaluate", "results", str(truth), "--truth", str(truth), "--out"]
+    assert main([*words, str(tmp_path / "taken")]) == 2
+    assert re.fullmatch(r"human-scene evaluate: \S+taken/sequences/walk: Not a directory\n", capsys.readouterr().err)
+    with pytest.raises(OSError, match="Not a directory"):
+        main(["--verbose", *words, str(tmp_path / "taken")])
+
+
+def test_worlds_have_no_seeds_below_zero(capsys):
+    assert main(["evaluate", "synthetic", "--seed", "-1", "--worlds", "1", "--frames", "2", "--json"]) == 2
+    assert "--seed -1 --worlds 1 --frames 2: need at least seed 0" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="world: seed -5; expected 0 or more"):
+        SyntheticWorld(-5)
 
 
 def test_results_of_another_recording_are_refused(tmp_path):

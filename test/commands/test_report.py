@@ -18,6 +18,7 @@ from evaluation_files import evaluated
 from PIL import Image
 
 from human_scene_ros.commands import report
+from human_scene_ros.commands.evaluation_output import SCHEMA
 from human_scene_ros.errors import ConfigError, SourceError
 from human_scene_ros.report import charts
 from human_scene_ros.report.charts import Series
@@ -149,7 +150,10 @@ def test_pictures_that_are_gone_are_named(tmp_path):
 
 @pytest.mark.parametrize(("content", "complaint"), [
     (None, "does not exist; `human-scene evaluate` writes it"), ("[1]", "has schema 'list'; expected"),
-    ("{", "cannot be read as JSON"), ('{"schema": "other"}', "has schema 'other'; expected")])
+    ("{", "cannot be read as JSON"), ('{"schema": "other"}', "has schema 'other'; expected"),
+    (json.dumps({"schema": SCHEMA}), "lacks mode, created, .*, sequences: run `human-scene evaluate` again"),
+    (json.dumps({"schema": SCHEMA, "sequences": [{"name": "a"}, {"name": "b"}]}),
+     r"lacks .*totals, sequences\[\].counts, sequences\[\].metrics, .*sequences\[\].files: run")])
 def test_other_files_are_refused(tmp_path, content, complaint):
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
