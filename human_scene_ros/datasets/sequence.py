@@ -311,16 +311,24 @@ def image_size(image: bytes, path: Path) -> tuple[int, int]:
         raise SourceError(f"{path} cannot be decoded as an image") from error
 
 
+_BEGIN_AND_END = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"))  # JPEG, PNG
+
+
 def read_image(path: Path) -> bytes | RGB:
     """Bytes of a JPEG or PNG file as they are; pixels of any other kind.
 
     Raises:
-        SourceError: Missing or not an image.
+        SourceError: Missing, cut off or not an image.
     """
     data = require(path, "an image").read_bytes()
-    if data.startswith((b"\xff\xd8", b"\x89PNG")):
-        return data
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    for begin, end in _BEGIN_AND_END:
+        if data.startswith(begin):
+            # Decoders make a half grey picture of such a file and say nothing. A thumbnail inside ends early.
+            if end not in data[len(data) // 2:]:
+                raise SourceError(f"{path} is cut off after {len(data)} bytes; was its download interrupted?")
+            return data
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) \
+        if data else None
     if decoded is None:
         raise SourceError(f"{path} cannot be decoded as an image")
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

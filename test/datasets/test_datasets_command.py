@@ -20,6 +20,7 @@ from human_scene_ros.datasets.sequence import (
     Dataset,
     DatasetFrame,
     Sequence,
+    read_image,
     stamp_of_seconds,
     write_sequence,
 )
@@ -51,6 +52,19 @@ def frames_that_fail(count: int):
         truth = FrameTruth(10**9 + i, CAMERA, np.eye(4), ())
         yield DatasetFrame(ONLY_CAMERA, 10**9 + i, picture(i % 5, 64, 48), Calibration(CAMERA), truth)
     raise SourceError("the disk was pulled out")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_images_of_an_interrupted_download_are_named(tmp_path: Path, suffix: str):
+    """Decoders fill the lower half with grey and say nothing."""
+    path = tmp_path / f"image.{suffix}"
+    whole = save_image(path, 1, 640, 480)
+    assert len(read_image(path)) in (len(whole), 480)
+    for data, complaint in ((b"", "image.* cannot be decoded as an image"), (
+            whole[:len(whole) * 2 // 3], "cannot be decoded" if suffix == "bmp" else r"is cut off after \d+ bytes")):
+        path.write_bytes(data)
+        with pytest.raises(SourceError, match=complaint):
+            read_image(path)
 
 
 def test_every_data_set_is_offered_and_documented():
