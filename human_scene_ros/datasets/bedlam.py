@@ -43,6 +43,7 @@ from human_scene_ros.datasets.sequence import (
     Found,
     Sequence,
     image_size,
+    read_coded,
     require,
     require_files,
     stamp_of_index,
@@ -313,7 +314,7 @@ def _sequence(scene: BedlamScene, name: str, options: ConvertOptions) -> Sequenc
             stamp_ns = stamp_of_index(frame.number, FPS)
             truth = FrameTruth(stamp_ns, frame.camera, frame.T_world_camera, frame.people, scene.depth(frame.image),
                                people_known=options.people)
-            yield DatasetFrame(ONLY_CAMERA, stamp_ns, frame.image.read_bytes(), Calibration(frame.camera), truth)
+            yield DatasetFrame(ONLY_CAMERA, stamp_ns, read_coded(frame.image), Calibration(frame.camera), truth)
 
     return Sequence(f"{scene.folder.name}_{name}", len(images), frames, "Unreal's, turned to x forward, y left, z up; "
                     "metres", (*scene.sources, scene.folder / "ground_truth" / "camera" / f"{name}_camera.csv"),

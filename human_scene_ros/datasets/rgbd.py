@@ -195,6 +195,8 @@ _KINECT_FUSION = "of KinectFusion, metres, not level; depth camera's pose and K,
 
 def _seven_scenes_sequence(name: str, folder: Path, options: ConvertOptions) -> Sequence:
     images = require_files(folder, "frame-*.color.png", "images of 7-Scenes")
+    for pose in sorted(folder.glob("frame-*.pose.txt")):
+        require(pose.with_name(pose.name.replace("pose.txt", "color.png")), f"the image of {pose.name}")
     steps = options.kept(range(len(images)))
     for i in steps:
         for suffix in ("depth.png", "pose.txt"):

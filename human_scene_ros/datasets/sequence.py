@@ -314,19 +314,29 @@ def image_size(image: bytes, path: Path) -> tuple[int, int]:
 _BEGIN_AND_END = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"))  # JPEG, PNG
 
 
+def read_coded(path: Path) -> bytes:
+    """Bytes of an image file, complete if it is a JPEG or PNG.
+
+    Raises:
+        SourceError: Missing or cut off.
+    """
+    data = require(path, "an image").read_bytes()
+    for begin, end in _BEGIN_AND_END:
+        # Decoders make a half grey picture of such a file and say nothing. A thumbnail inside ends early.
+        if data.startswith(begin) and end not in data[len(data) // 2:]:
+            raise SourceError(f"{path} is cut off after {len(data)} bytes; was its download interrupted?")
+    return data
+
+
 def read_image(path: Path) -> bytes | RGB:
     """Bytes of a JPEG or PNG file as they are; pixels of any other kind.
 
     Raises:
         SourceError: Missing, cut off or not an image.
     """
-    data = require(path, "an image").read_bytes()
-    for begin, end in _BEGIN_AND_END:
-        if data.startswith(begin):
-            # Decoders make a half grey picture of such a file and say nothing. A thumbnail inside ends early.
-            if end not in data[len(data) // 2:]:
-                raise SourceError(f"{path} is cut off after {len(data)} bytes; was its download interrupted?")
-            return data
+    data = read_coded(path)
+    if data.startswith(tuple(begin for begin, _ in _BEGIN_AND_END)):
+        return data
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) \
         if data else None
     if decoded is None:

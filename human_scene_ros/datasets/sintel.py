@@ -24,6 +24,7 @@ from human_scene_ros.datasets.sequence import (
     Sequence,
     image_size,
     pinhole,
+    read_coded,
     require,
     require_files,
     stamp_of_index,
@@ -82,6 +83,8 @@ def _find(source: Path, options: ConvertOptions) -> Found:
 
 def _sequence(root: Path, folder: Path, options: ConvertOptions) -> Sequence:
     images = require_files(folder, "frame_*.png", "images of MPI Sintel")
+    for cam in sorted((root / "camdata_left" / folder.name).glob("frame_*.cam")):
+        require(folder / f"{cam.stem}.png", f"the image of {cam.name}")
     steps = options.kept(range(len(images)))
     cams = [root / "camdata_left" / folder.name / f"{images[i].stem}.cam" for i in steps]
     depths = [root / "depth" / folder.name / f"{images[i].stem}.dpt" for i in steps]
@@ -90,7 +93,7 @@ def _sequence(root: Path, folder: Path, options: ConvertOptions) -> Sequence:
 
     def frames() -> Iterator[DatasetFrame]:
         for i, cam, dpt in zip(steps, cams, depths, strict=True):
-            data = images[i].read_bytes()
+            data = read_coded(images[i])
             K, T_camera_world = read_cam(cam)
             calibration = Calibration(pinhole(*image_size(data, images[i]), K))
             stamp_ns = stamp_of_index(i, FPS)

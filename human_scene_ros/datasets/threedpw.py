@@ -25,7 +25,7 @@ from human_scene_ros.datasets.sequence import (
     Sequence,
     image_size,
     pinhole,
-    require,
+    read_coded,
     require_files,
     stamp_of_index,
 )
@@ -73,7 +73,7 @@ def _sequence(file: Path, options: ConvertOptions) -> Sequence:
 
     def frames() -> Iterator[DatasetFrame]:
         for i in steps:
-            image = require(images[i], "an image of 3DPW").read_bytes()
+            image = read_coded(images[i])
             camera = pinhole(*image_size(image, images[i]), K)
             stamp_ns = stamp_of_index(i, FPS)
             people = [smpl_person(k, poses[k][i], betas[k], transl[k][i], joints[k][i].reshape(24, 3), genders[k],

@@ -104,6 +104,17 @@ def test_bonn_images_are_undistorted_and_so_is_its_depth(tmp_path: Path):
         assert frame.camera == rgbd.BONN_CAMERA.camera and bag.truth_at(frame.stamp_ns).camera == frame.camera
 
 
+def test_seven_scenes_names_an_image_that_is_missing_between_others(tmp_path: Path):
+    for k in range(3):
+        stem = tmp_path / "seq-01" / f"frame-{k:06d}"
+        if k != 1:
+            save_image(Path(f"{stem}.color.png"), k)
+        Path(f"{stem}.depth.png").touch()
+        Path(f"{stem}.pose.txt").touch()
+    with pytest.raises(SourceError, match=r"frame-000001\.color\.png is missing; .*the image of frame-000001\.pose"):
+        convert("7scenes", tmp_path, tmp_path / "out")
+
+
 def test_seven_scenes_holes_are_holes_and_failed_poses_have_no_truth(tmp_path: Path):
     source = tmp_path / "chess" / "seq-01"
     camera = rgbd.SEVEN_SCENES_CAMERA.camera
@@ -196,6 +207,7 @@ def test_depth_beyond_65_metres_survives(tmp_path: Path):
     ("tum", "groundtruth.txt", r"groundtruth\.txt is missing"),
     ("sintel", "training/camdata_left/alley_2/frame_0002.cam", r"frame_0002\.cam is missing; .*MPI-Sintel-depth"),
     ("sintel", "training/depth/alley_2/frame_0001.dpt", r"frame_0001\.dpt is missing"),
+    ("sintel", "training/final/alley_2/frame_0001.png", r"frame_0001\.png is missing; .*the image of frame_0001\.cam"),
 ])
 def test_the_missing_file_is_named_before_anything_is_written(tmp_path: Path, name: str, missing: str, complaint: str):
     source = tmp_path / "rgbd_dataset_freiburg3_x"
