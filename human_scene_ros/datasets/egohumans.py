@@ -32,6 +32,7 @@ from human_scene_ros.datasets.sequence import (
     DatasetFrame,
     Found,
     Sequence,
+    missing_images,
     read_image,
     require,
     require_files,
@@ -130,6 +131,7 @@ def _sequence(folder: Path, options: ConvertOptions) -> Sequence:
     numbers = sorted({int(p.stem) for _, _, images in cameras.values() for p in images})
     steps = [numbers[i] for i in options.kept(range(len(numbers)))]
     people = _People(folder / "processed_data", options) if options.people else None
+    present = {name: len(set(steps) & {int(p.stem) for p in images}) for name, (_, _, images) in cameras.items()}
 
     def frames() -> Iterator[DatasetFrame]:
         for number in steps:
@@ -145,10 +147,11 @@ def _sequence(folder: Path, options: ConvertOptions) -> Sequence:
                                    tuple(p for p in seen if p is not None), people_known=known is not None)
                 yield DatasetFrame(name, stamp_ns, read_image(image), calibration, truth)
 
-    return Sequence(folder.name, len(steps) * len(cameras), frames,
+    return Sequence(folder.name, sum(present.values()), frames,
                     f"of {ANCHOR}, metres; which way is up was not checked",
                     (colmap / "cameras.txt", colmap / "images.txt", transforms_file), tuple(cameras), static=True,
                     facts={"fps": FPS, "cameras_without_pose": unplaced,
+                           "missing_images": missing_images(folder.name, present, len(steps)),
                            "people": "left out" if people is None else people.kind,
                            "people_names": [] if people is None else people.names})
 

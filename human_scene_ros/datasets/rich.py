@@ -35,6 +35,7 @@ from human_scene_ros.datasets.sequence import (
     Found,
     Sequence,
     image_size,
+    missing_images,
     pinhole,
     read_image,
     require,
@@ -191,9 +192,11 @@ def _sequence(source: Path, folder: Path, options: ConvertOptions) -> Sequence:
                                    people_known=bool(posed))
                 yield DatasetFrame(name, stamp_ns, read_image(files[number]), calibration, truth)
 
-    count = sum(number in files for number in steps for files in images.values())
+    present = {name: sum(number in files for number in steps) for name, files in images.items()}
+    count = sum(present.values())
     return Sequence(folder.name, count, frames, "RICH's scan, metres, ground level", tuple(sources), tuple(images),
-                    static=True, facts={"split": folder.parent.name, "fps": FPS, "stamps": "frame number / fps"})
+                    static=True, facts={"split": folder.parent.name, "fps": FPS, "stamps": "frame number / fps",
+                                        "missing_images": missing_images(folder.name, present, len(steps))})
 
 
 def _scaled(K: NDArray[np.float64], image: Path) -> PinholeCamera:

@@ -10,8 +10,9 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ WORLD_FRAME = "gt_world"
 ONLY_CAMERA = "camera"
 ROT_ZUP_YUP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 """Turns a world with y up into one with z up, about x."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +282,15 @@ def require_files(folder: Path, pattern: str, what: str) -> list[Path]:
     if not files:
         raise SourceError(f"{folder} holds no {pattern}; expected {what}")
     return files
+
+
+def missing_images(sequence: str, present: Mapping[str, int], expected: int) -> dict[str, int]:
+    """Camera -> images that it lacks of those that the others have; also said in the log, for nothing else would."""
+    missing = {name: expected - count for name, count in present.items() if count < expected}
+    if missing:
+        _log.warning("%s: of %d time steps, %s lack an image; was a download interrupted?", sequence, expected,
+                     ", ".join(f"{count} of {name}" for name, count in missing.items()))
+    return missing
 
 
 def stamp_of_seconds(text: str) -> int:

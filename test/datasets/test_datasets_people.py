@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from dataset_folders import (
     convert,
     look_at,
@@ -331,6 +332,17 @@ def test_rich_cameras_bodies_and_level_world(tmp_path: Path):
         assert [t.child_frame_id for t in tf.transforms] == ["gt_cam00_optical", "gt_cam01_optical"]
         info = reader.deserialize("/cam01/camera_info", reader.first("/cam01/camera_info")[1])
         np.testing.assert_allclose(info.d, [0.01, -0.02, 0.001, 0.002, 0.0])
+
+
+def test_an_image_that_one_camera_lacks_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """One camera of several may lack an image: the others are converted, but nobody should have to find out."""
+    make_rich(tmp_path / "RICH")
+    next((tmp_path / "RICH" / "images").rglob("cam_01/00005_01.jpeg")).unlink()
+    (tmp_path / "SMPLX").mkdir()
+    (tmp_path / "SMPLX" / "SMPLX_MALE.npz").symlink_to(OPEN_BODY_PATH)
+    (folder,) = convert("rich", tmp_path / "RICH", tmp_path / "out", body=tmp_path / "SMPLX").values()
+    assert yaml.safe_load((folder / "manifest.yaml").read_text())["missing_images"] == {"cam01": 1}
+    assert "1 of cam01 lack an image; was a download interrupted?" in caplog.text
 
 
 def test_rich_hands_are_components_around_the_mean():
