@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,23 +52,52 @@ def fill(message: Any, fields: Mapping[str, Any]) -> Any:
     Raises:
         MessageError: An unknown field, a wrong length or a value that does not fit the field's type.
     """
-    known = _field_types(message.__class__)
+    converters = _converters(message.__class__)
     for name, value in fields.items():
-        if name not in known:
-            raise MessageError(f"{type(message).__name__} has no field '{name}'; it has {sorted(known)}")
+        if name not in converters:
+            raise MessageError(f"{type(message).__name__} has no field '{name}'; it has {sorted(converters)}")
+        converter = converters[name]
         try:
-            setattr(message, name, _converted(known[name], value, getattr(message, name)))
+            if converter is not None:
+                setattr(message, name, converter(value))
+            elif isinstance(value, Mapping):
+                fill(getattr(message, name), value)
+            else:
+                setattr(message, name, value)
         except MessageError as error:
             raise MessageError(f"{type(message).__name__}.{name}: {error}") from error
         except (TypeError, ValueError, AssertionError, OverflowError) as error:
-            raise MessageError(f"{type(message).__name__}.{name} ({known[name]}) does not take "
+            ros_type = type(message).get_fields_and_field_types()[name]
+            raise MessageError(f"{type(message).__name__}.{name} ({ros_type}) does not take "
                                f"{_short(value)}: {error}") from error
     return message
 
 
 @functools.cache
-def _field_types(message_class: type) -> dict[str, str]:
-    return dict(message_class.get_fields_and_field_types())  # type: ignore[attr-defined]
+def _converters(message_class: type) -> dict[str, Callable[[Any], Any] | None]:
+    """Of each field what makes a value one that it takes; None for a nested message."""
+    types = message_class.get_fields_and_field_types()  # type: ignore[attr-defined]
+    return {name: _converter(ros_type) for name, ros_type in types.items()}
+
+
+def _converter(ros_type: str) -> Callable[[Any], Any] | None:
+    if match := _FIXED.match(ros_type):
+        length = int(match["length"])
+        if match["element"] in _NUMBERS:
+            return functools.partial(_fixed_numbers, _NUMBERS[match["element"]][0], length)
+        return functools.partial(_list_of, match["element"], length, None)
+    if match := _SEQUENCE.match(ros_type):
+        bound = int(match["bound"]) if match["bound"] else None
+        if match["element"] in _NUMBERS:
+            return functools.partial(_numbers, *_NUMBERS[match["element"]], bound)
+        return functools.partial(_list_of, match["element"], None, bound)
+    if ros_type.startswith("string"):
+        return str
+    if ros_type == "boolean":
+        return bool
+    if ros_type in ("float", "double"):
+        return float
+    return int if ros_type in _NUMBERS else None
 
 
 @functools.cache
@@ -77,45 +106,27 @@ def _message_class(type_name: str) -> type:
     return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
-@functools.cache
-def _parsed(ros_type: str) -> tuple[str, int | None, int | None, bool]:
-    """(element type, fixed length, upper bound, is an array)"""
-    if match := _FIXED.match(ros_type):
-        return match["element"], int(match["length"]), None, True
-    if match := _SEQUENCE.match(ros_type):
-        return match["element"], None, int(match["bound"]) if match["bound"] else None, True
-    return ros_type, None, None, False
+def _flat_numbers(dtype: str, value: Any) -> NDArray[Any]:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = np.frombuffer(value, np.uint8)
+    return np.ascontiguousarray(value, dtype=dtype).reshape(-1)
 
 
-def _converted(ros_type: str, value: Any, present: Any) -> Any:
-    element, length, bound, is_array = _parsed(ros_type)
-    if is_array:
-        return _converted_array(element, length, bound, value)
-    if ros_type.startswith("string"):
-        return str(value)
-    if ros_type == "boolean":
-        return bool(value)
-    if ros_type in ("float", "double"):
-        return float(value)
-    if ros_type in _NUMBERS:
-        return int(value)
-    if isinstance(value, Mapping):
-        return fill(present, value)
-    return value
+def _fixed_numbers(dtype: str, length: int, value: Any) -> NDArray[Any]:
+    numbers = _flat_numbers(dtype, value)
+    _check_length(numbers.size, length, None)
+    return numbers
 
 
-def _converted_array(element: str, length: int | None, bound: int | None, value: Any) -> Any:
-    if element in _NUMBERS:
-        dtype, typecode = _NUMBERS[element]
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            value = np.frombuffer(value, np.uint8)
-        numbers = np.ascontiguousarray(value, dtype=dtype).reshape(-1)
-        _check_length(numbers.size, length, bound)
-        if length is not None:
-            return numbers
-        filled = array.array(typecode)
-        filled.frombytes(numbers.view(np.uint8).data)
-        return filled
+def _numbers(dtype: str, typecode: str, bound: int | None, value: Any) -> array.array[Any]:
+    numbers = _flat_numbers(dtype, value)
+    _check_length(numbers.size, None, bound)
+    filled = array.array(typecode)
+    filled.frombytes(numbers.view(np.uint8).data)
+    return filled
+
+
+def _list_of(element: str, length: int | None, bound: int | None, value: Any) -> list[Any]:
     values = list(value)
     _check_length(len(values), length, bound)
     if element.startswith("string"):
