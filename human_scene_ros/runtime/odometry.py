@@ -245,7 +245,7 @@ class KeyframeOdometry:
         c = self.config
         if hint is not None and state.T_hint_camera is not None:
             T_last_now = invert(state.T_hint_camera) @ hint.T_hint_camera
-            return orthonormal(state.T_origin_camera @ T_last_now), (hint.rotation_noise, hint.translation_noise_m)
+            return state.T_origin_camera @ T_last_now, (hint.rotation_noise, hint.translation_noise_m)
         last = min(state.stamp_ns, stamp_ns)
         limit_ns = state.measured_ns + int(c.max_hold_s * 1e9)
         dt_s = max(0.0, (min(stamp_ns, limit_ns) - last) * 1e-9)
@@ -254,7 +254,7 @@ class KeyframeOdometry:
         # What a frame may differ from the prediction; more when the last ones were not measured.
         since_s = min(max((stamp_ns - state.measured_ns) * 1e-9, 0.03), 10.0)
         doubt = (state.keyframes[0].depth_noise if state.keyframes else c.depth_noise) / 0.1
-        return (orthonormal(state.T_origin_camera @ T_last_now),
+        return (state.T_origin_camera @ T_last_now,
                 (c.turn_acceleration * since_s ** 2, c.acceleration / max(doubt, 0.1) * since_s ** 2))
 
     def _make_keyframe(self, view: _View, T_origin_keyframe: Array, scale: float, number: int) -> Keyframe:
@@ -319,7 +319,7 @@ class KeyframeOdometry:
         fix = self._locate(state.keyframes[0], view, predicted, prior_noise)
         shift = np.linalg.norm(fix.uv_px - state.still_uv_px, axis=1)
         shift = shift[fix.tracked & np.isfinite(shift)]
-        if len(shift) >= c.min_corners and np.median(shift) < c.still_px:
+        if len(shift) >= c.min_corners and _middle(shift) < c.still_px:
             state = dataclasses.replace(state, stamp_ns=view.stamp_ns, rotation_rate=np.zeros(3),
                                         velocity=np.zeros(3), measured_ns=view.stamp_ns)
             return OdometryResult(state.T_origin_camera, TrackingStatus.OK, len(shift), int(fix.tracked.sum()),
@@ -386,6 +386,7 @@ class KeyframeOdometry:
                fix: _Fix | None = None) -> tuple[OdometryResult, OdometryState]:
         """Make this frame the keyframe at the given pose; without corners the old keyframes stay."""
         c = self.config
+        T_origin_camera = orthonormal(T_origin_camera)  # one that is predicted again and again drifts
         scale = state.keyframes[0].scale if state.keyframes else 1.0
         ratio = float("nan")
         if fix is not None and fix.count >= c.min_corners:
