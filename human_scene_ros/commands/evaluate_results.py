@@ -110,15 +110,16 @@ def write_trajectory(folder: Path, name: str, stamps_s: Any, estimate: Any, trut
                      more: dict[str, Any]) -> dict[str, Any]:
     """Metrics and table of associated poses (N, 4, 4); returns the result as in result.json."""
     from human_scene_ros.evaluation.trajectory import align_trajectory, trajectory_errors
-    from human_scene_ros.evaluation.values import DEGENERATE, Metric
+    from human_scene_ros.evaluation.values import DEGENERATE, TOO_SHORT, Metric
 
     metrics: dict[str, Metric] = {}
     for kind in ("sim3", "se3", "none"):
         errors = trajectory_errors(estimate, truth, kind=kind)  # type: ignore[arg-type]
+        missing = DEGENERATE if errors.alignment == "degenerate" else TOO_SHORT
         for key, value in (("ate", errors.ate_rmse_m), ("rpe_trans", errors.rpe_trans_rmse_m)):
-            metrics[f"{key}_{kind}_m"] = Metric.of(value, errors.alignment, 1.0, "sequences", DEGENERATE)
+            metrics[f"{key}_{kind}_m"] = Metric.of(value, errors.alignment, 1.0, "sequences", missing)
         if kind == "se3":
-            metrics["rpe_rot_deg"] = Metric.of(errors.rpe_rot_rmse_deg, errors.alignment, 1.0, "sequences", DEGENERATE)
+            metrics["rpe_rot_deg"] = Metric.of(errors.rpe_rot_rmse_deg, errors.alignment, 1.0, "sequences", missing)
             metrics["path_length_m"] = Metric.of(errors.path_length_m, "none", 1.0, "sequences")
     aligned, _ = align_trajectory(estimate, truth, "se3")
     shown = np.full_like(truth, np.nan) if aligned is None else aligned

@@ -68,6 +68,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
         main(["--verbose", *words, str(tmp_path / "taken")])
 
 
+def test_a_single_pose_says_what_it_lacks(tmp_path):
+    one = tmp_path / "one.tum"
+    one.write_text("1 2 0 0 0 0 0 1\n")
+    content = evaluate_results(results_arguments(one, one, tmp_path / "out"))  # type: ignore[arg-type]
+    status = {key: metric["status"] for key, metric in content["totals"]["pooled_frames"].items()}
+    assert status == {"ate_sim3_m": "degenerate", "rpe_trans_sim3_m": "degenerate", "ate_se3_m": "ok",
+                      "rpe_trans_se3_m": "too short", "rpe_rot_deg": "too short", "path_length_m": "ok",
+                      "ate_none_m": "ok", "rpe_trans_none_m": "too short"}
+
+
 def test_worlds_have_no_seeds_below_zero(capsys):
     assert main(["evaluate", "synthetic", "--seed", "-1", "--worlds", "1", "--frames", "2", "--json"]) == 2
     assert "--seed -1 --worlds 1 --frames 2: need at least seed 0" in capsys.readouterr().err
