@@ -27,7 +27,7 @@ from human_scene_ros.scene import PoseHint, TrackingStatus
 
 Array = NDArray[np.float64]
 
-NEAR_LEVELS, FAR_LEVELS = 2, 4  # each doubles how far a corner may be from where it is expected
+NEAR_LEVELS, FAR_LEVELS = 1, 4  # each doubles how far a corner may be from where it is expected
 
 
 @dataclasses.dataclass(frozen=True)
