@@ -123,54 +123,71 @@ def sample_weights(samples: ScaleSamples, head_camera: NDArray[np.floating],
     return np.where(good, np.asarray(confidence) * np.minimum(1.0, samples.length_image_px / 40.0), 0.0)
 
 
-class ScaleFilter:
-    """The scale over time: a reservoir of samples, slow steps, and a freeze after the warm-up.
+@dataclasses.dataclass(frozen=True)
+class ScaleState:
+    """What `ScaleFilter.step` knows of the frames before.
 
-    Consumers of TF cannot follow a scale that breathes, so it stands still after `freeze_after` frames.
+    Args:
+        log_rho: Logarithms of the factors seen, on the network's own geometry, newest last.
+        weights: Of each.
+        log_scale: Logarithm of the present scale.
+        frames: Frames with samples since the start.
+        jumps: Frames in a row that asked for a jump.
     """
 
-    def __init__(self, *, rate: float = 0.05, capacity: int = 600, freeze_after: int = 60) -> None:
-        self._rate, self._capacity, self._freeze_after = rate, capacity, freeze_after
-        self._log_rho: list[float] = []
-        self._weight: list[float] = []
-        self._jumps = 0
-        self._frames = 0
-        self.log_scale = 0.0
+    log_rho: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+    log_scale: float = 0.0
+    frames: int = 0
+    jumps: int = 0
 
     @property
     def scale(self) -> float:
         """Factor on the network's geometry."""
         return float(np.exp(self.log_scale))
 
-    @property
-    def frozen(self) -> bool:
-        """True once the warm-up is over."""
-        return self._frames >= self._freeze_after
 
-    def step(self, samples: ScaleSamples, weights: NDArray[np.floating]) -> ScaleEstimate:
-        """Take one frame's samples, measured at the present scale, and move the scale a little."""
+class ScaleFilter:
+    """The scale over time: a reservoir of samples, slow steps, and a freeze after the warm-up.
+
+    Consumers of TF cannot follow a scale that breathes, so it stands still after `freeze_after` frames with samples.
+    """
+
+    def __init__(self, *, rate: float = 0.05, capacity: int = 600, freeze_after: int = 60) -> None:
+        self._rate, self._capacity, self._freeze_after = rate, capacity, freeze_after
+
+    def frozen(self, state: ScaleState) -> bool:
+        """True once the warm-up is over."""
+        return state.frames >= self._freeze_after
+
+    def step(self, samples: ScaleSamples, weights: NDArray[np.floating],
+             state: ScaleState) -> tuple[ScaleEstimate, ScaleState]:
+        """Take one frame's samples, measured at the present scale, and move the scale a little.
+
+        Returns:
+            What is still missing from the present scale, and the state with the scale to use.
+        """
         good = (np.asarray(weights) > 0.0) & np.isfinite(samples.rho)
-        if good.any():
-            # Stored as absolute scales: the present one changes between frames.
-            self._log_rho += (np.log(samples.rho[good]) + self.log_scale).tolist()
-            self._weight += np.asarray(weights, np.float64)[good].tolist()
-            del self._log_rho[:-self._capacity], self._weight[:-self._capacity]
-        n = len(self._log_rho)
+        # Stored as absolute scales: the present one changes between frames.
+        log_rho = (*state.log_rho, *(np.log(samples.rho[good]) + state.log_scale).tolist())[-self._capacity:]
+        kept = (*state.weights, *np.asarray(weights, np.float64)[good].tolist())[-self._capacity:]
+        state = dataclasses.replace(state, log_rho=log_rho, weights=kept)
+        n = len(log_rho)
         if not n:
-            return ScaleEstimate(1.0, ScaleStatus.NO_SAMPLE, 0)
-        wanted = _weighted_median(np.array(self._log_rho), np.array(self._weight)) - self.log_scale
+            return ScaleEstimate(1.0, ScaleStatus.NO_SAMPLE, 0), state
+        wanted = _weighted_median(np.array(log_rho), np.array(kept)) - state.log_scale
         if n < 8:
             wanted *= n / (n + 8.0)
         factor = float(np.exp(wanted))
         if not 0.5 <= factor <= 2.0 and n < 30:
-            return ScaleEstimate(1.0, ScaleStatus.REJECTED, n)
-        if self.frozen:
-            return ScaleEstimate(factor, ScaleStatus.OK, n)  # a health signal only
-        self._frames += 1
-        self._jumps = self._jumps + 1 if abs(wanted) > 0.1 else 0
-        if abs(wanted) >= 0.01 and (abs(wanted) <= 0.1 or self._jumps >= 3):
-            self.log_scale += self._rate * wanted
-        return ScaleEstimate(factor, ScaleStatus.OK if n >= 8 else ScaleStatus.FEW_SAMPLES, n)
+            return ScaleEstimate(1.0, ScaleStatus.REJECTED, n), state
+        if self.frozen(state):
+            return ScaleEstimate(factor, ScaleStatus.OK, n), state  # a health signal only
+        jumps = state.jumps + 1 if abs(wanted) > 0.1 else 0
+        moves = abs(wanted) >= 0.01 and (abs(wanted) <= 0.1 or jumps >= 3)
+        state = dataclasses.replace(state, frames=state.frames + 1, jumps=jumps,
+                                    log_scale=state.log_scale + (self._rate * wanted if moves else 0.0))
+        return ScaleEstimate(factor, ScaleStatus.OK if n >= 8 else ScaleStatus.FEW_SAMPLES, n), state
 
 
 def _projected_length(K: Array, head: Array, delta: Array, rho: Array) -> Array:

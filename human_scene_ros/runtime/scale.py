@@ -2,8 +2,8 @@
 
 Bodies have a known size, so they know how far away they are. The head is put where the map says; the body hangs below
 it, metric. If the map is too small the body is too near and its projected head-pelvis segment longer than it looks in
-the image (`body.scale`, after CHROMM). One factor on the map makes the two equal; the median over people and frames is
-what is used.
+the image (`body.scale`, after CHROMM). One factor on the map makes the two equal; the scale moves slowly to the median
+over people and frames, and stands still after a while.
 """
 
 from __future__ import annotations
@@ -13,51 +13,44 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.body.scale import sample_weights, scale_samples
+from human_scene_ros.body.scale import ScaleFilter, ScaleState, sample_weights, scale_samples
 from human_scene_ros.body.skeleton import HEAD
 from human_scene_ros.geometry.camera import PinholeCamera
 
-KEPT_SAMPLES = 300
-DOUBT_SAMPLES = 8.0  # so many samples move the scale half of the way
 FACE_M = 0.1  # the map ends at the skin, the head joint lies behind it
 MAX_SENSED_RATIO = 2.0  # a sensor that disagrees by more sees something else in front of the head
 PATCH_PX = 2  # half the side of the patch of the map that is read at the head
 MIN_PATCH_PX = 5
+_FILTER = ScaleFilter()
 
 
-def people_log_scales(depth_m: NDArray[np.floating], person: NDArray[np.bool_], dense_camera: PinholeCamera,
-                      camera: PinholeCamera, joints_camera: Sequence[NDArray[np.floating]],
-                      scores: Sequence[float]) -> tuple[float, ...]:
-    """Logarithms of the factors that the people of one frame ask for; nobody who is too near, far, bent or hidden.
+def scale_by_people(depth_m: NDArray[np.floating], person: NDArray[np.bool_], dense_camera: PinholeCamera,
+                    camera: PinholeCamera, joints_camera: Sequence[NDArray[np.floating]], scores: Sequence[float],
+                    state: ScaleState) -> ScaleState:
+    """The state after one frame; unchanged where nobody can be measured: too near, far, bent, hidden or doubtful.
 
     Args:
-        depth_m: (h, w) the map at its own scale; NaN where unknown.
+        depth_m: (h, w) the map at the network's own scale; NaN where unknown.
         person: (h, w) its person mask.
         dense_camera: Intrinsics of both.
         camera: Intrinsics of the input image.
         joints_camera: (J >= 22, 3) of each body as it is seen: metric, and where it projects onto its picture.
         scores: Of each body, 0 to 1.
+        state: From the previous frame; `ScaleState()` at first.
     """
     heads, deltas, seen, confidence = [], [], [], []
     for joints, score in zip(joints_camera, scores, strict=True):
-        at = _depth_at(dense_camera.project(joints[HEAD].astype(np.float64)), depth_m, person)
+        at = _depth_at(dense_camera.project(joints[HEAD].astype(np.float64)), depth_m, person) * state.scale
         if joints[HEAD, 2] > 2 * FACE_M and joints[0, 2] > 0.0 and np.isfinite(at):
             heads.append(joints[HEAD] * at / (joints[HEAD, 2] - FACE_M))
             deltas.append(joints[0] - joints[HEAD])
             seen.append(camera.project(joints[[HEAD, 0]].astype(np.float64)))
             confidence.append(score)
     if not heads:
-        return ()
+        return state
     head, delta, uv = np.stack(heads), np.stack(deltas), np.stack(seen)
     samples = scale_samples(camera.K, head, delta, uv[:, 0], uv[:, 1])
-    used = sample_weights(samples, head, delta, np.array(confidence)) > 0.0
-    return tuple(np.log(samples.rho[used]).tolist())
-
-
-def scale_from_samples(log_scales: Sequence[float]) -> float:
-    """The factor on the map: their median, held back while they are few; 1 without."""
-    n = len(log_scales)
-    return float(np.exp(np.median(log_scales) * n / (n + DOUBT_SAMPLES))) if n else 1.0
+    return _FILTER.step(samples, sample_weights(samples, head, delta, np.array(confidence)), state)[1]
 
 
 def sensed_ratios(depth_m: NDArray[np.floating], person: NDArray[np.bool_], camera: PinholeCamera,

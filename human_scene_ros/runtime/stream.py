@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from human_scene_ros.body.model import BodyModel, standing_height
+from human_scene_ros.body.scale import ScaleState
 from human_scene_ros.body.skeleton import HEAD
 from human_scene_ros.errors import ConfigError, ImageError
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -35,7 +36,7 @@ from human_scene_ros.model.types import NetworkOutput, StreamState
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, OdometryState
 from human_scene_ros.runtime.pair_motion import PairState, follow
 from human_scene_ros.runtime.people import people_from_network
-from human_scene_ros.runtime.scale import KEPT_SAMPLES, people_log_scales, scale_from_samples, sensed_ratios
+from human_scene_ros.runtime.scale import scale_by_people, sensed_ratios
 from human_scene_ros.runtime.tracks import (
     Observation,
     SmoothingConfig,
@@ -125,7 +126,7 @@ class StreamMemory:
         tracks: Tracks and the next id.
         world: None before the first frame of a segment.
         log_scale: Running logarithm of the metric scale by depth; None without depth.
-        people_log_scales: Logarithms of the newest factors by people, see `runtime.scale`.
+        people_scale: Scale by people, see `runtime.scale`.
         log_focals: Logarithms of the focal lengths (over the image width) estimated so far.
         input_size: (width, height) of the last frame.
     """
@@ -138,7 +139,7 @@ class StreamMemory:
     tracks: TrackerState = TrackerState()
     world: WorldAlignment | None = None
     log_scale: float | None = None
-    people_log_scales: tuple[float, ...] = ()
+    people_scale: ScaleState = ScaleState()
     log_focals: tuple[float, ...] = ()
     input_size: tuple[int, int] = (0, 0)
 
@@ -259,7 +260,7 @@ class HumanSceneStream:
                 ratios = sensed_ratios(_sampled(frame.depth_m, camera, dense_camera), dense.person, dense_camera,
                                        [o.joints_camera for o in observations])
                 observations = [_moved(o, ratio) for o, ratio in zip(observations, ratios, strict=True)]
-            dense, scale, source, people_log_scales = self._scale_by_people(
+            dense, scale, source, people_scale = self._scale_by_people(
                 dense, scale, source, dense_camera, camera, observations, memory)
         with clock("odometry"):
             pair = self._follow_pair(tensor, dense_camera, dense, memory)
@@ -275,7 +276,7 @@ class HumanSceneStream:
             tracked, tracks = self._tracker.step(observations, T_world_camera, frame.stamp_ns, memory.tracks)
             bodies = self._body_estimates(tracked, camera)
         self._memory = StreamMemory(memory.segment, state, chain, odometry, pair, tracks, world, log_scale,
-                                    people_log_scales, log_focals, placement.input_size)
+                                    people_scale, log_focals, placement.input_size)
         return SceneEstimate(
             stamp_ns=frame.stamp_ns, segment=memory.segment, T_world_camera=T_world_camera, camera=camera,
             calibrated=frame.camera is not None, dense_camera=dense_camera, points_camera=dense.points_camera,
@@ -382,20 +383,18 @@ class HumanSceneStream:
 
     def _scale_by_people(self, dense: _Dense, scale: float, source: ScaleSource, dense_camera: PinholeCamera,
                          camera: PinholeCamera, observations: list[Observation], memory: StreamMemory,
-                         ) -> tuple[_Dense, float, ScaleSource, tuple[float, ...]]:
+                         ) -> tuple[_Dense, float, ScaleSource, ScaleState]:
         """The map at the scale of the bodies in it, where that is asked for and no sensor knows better."""
-        samples = memory.people_log_scales
+        state = memory.people_scale
         if self.config.scale_source != "people" or source != ScaleSource.NETWORK:
-            return dense, scale, source, samples
+            return dense, scale, source, state
         sure = [o for o in observations if o.score >= self._tracker.config.birth_score]
-        samples += people_log_scales(dense.points_camera[..., 2], dense.person, dense_camera, camera,
-                                     [o.joints_camera for o in sure], [o.score for o in sure])
-        samples = samples[-KEPT_SAMPLES:]
-        if not samples:
-            return dense, scale, source, samples
-        factor = scale_from_samples(samples)
-        dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(factor))
-        return dense, scale * factor, ScaleSource.BODY_HEIGHT, samples
+        state = scale_by_people(dense.points_camera[..., 2], dense.person, dense_camera, camera,
+                                [o.joints_camera for o in sure], [o.score for o in sure], state)
+        if not state.log_rho:
+            return dense, scale, source, state
+        dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(state.scale))
+        return dense, scale * state.scale, ScaleSource.BODY_HEIGHT, state
 
     def _observations(self, output: NetworkOutput, placement: Placement, camera: PinholeCamera, scale: float,
                       size: tuple[int, int]) -> list[Observation]:

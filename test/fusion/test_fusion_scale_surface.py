@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from human_scene_ros.body import scale
-from human_scene_ros.body.scale import ScaleFilter, ScaleStatus
+from human_scene_ros.body.scale import ScaleFilter, ScaleState, ScaleStatus
 from human_scene_ros.fusion import surface
 from human_scene_ros.fusion.surface import SurfaceStatus
 
@@ -51,17 +51,17 @@ def test_no_sample_means_one():
 
 def test_the_filter_finds_the_scale_then_stands_still():
     rng = np.random.default_rng(2)
-    scale_filter = ScaleFilter(rate=0.2)
+    scale_filter, state = ScaleFilter(rate=0.2), ScaleState()
     for k in range(90):
-        head, delta, head_uv, pelvis_uv = people(3, 1.4 / scale_filter.scale, rng)
+        head, delta, head_uv, pelvis_uv = people(3, 1.4 / state.scale, rng)
         samples = scale.scale_samples(K, head, delta, head_uv, pelvis_uv)
         weights = scale.sample_weights(samples, head, delta, np.ones(3))
         assert (weights > 0).all()
-        scale_filter.step(samples, weights)
+        _, state = scale_filter.step(samples, weights, state)
         if k == 60:
-            assert scale_filter.frozen
-            settled = scale_filter.scale
-    assert settled == pytest.approx(1.4, rel=0.03) and scale_filter.scale == settled
+            assert scale_filter.frozen(state)
+            settled = state.scale
+    assert settled == pytest.approx(1.4, rel=0.03) and state.scale == settled
 
 
 def test_weighted_median_ignores_weightless_samples():

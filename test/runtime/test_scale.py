@@ -9,16 +9,10 @@ import pytest
 
 from human_scene_ros.body.model import joints, load_body_model
 from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.body.scale import ScaleState
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.runtime.engine import make_stream
-from human_scene_ros.runtime.scale import (
-    DOUBT_SAMPLES,
-    FACE_M,
-    KEPT_SAMPLES,
-    people_log_scales,
-    scale_from_samples,
-    sensed_ratios,
-)
+from human_scene_ros.runtime.scale import FACE_M, scale_by_people, sensed_ratios
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.scene import ScaleSource
 from human_scene_ros.sources.reader import open_source
@@ -46,32 +40,35 @@ def map_of(people, shrunk=1.0):
     return depth * np.float32(shrunk)
 
 
+def measured(depth, person_mask, bodies, scores, state=None):
+    return scale_by_people(depth, person_mask, DENSE, CAMERA, bodies, scores, state or ScaleState())
+
+
 @pytest.mark.parametrize("shrunk", [0.5, 1.0, 1.6])
 def test_the_factor_undoes_what_is_wrong_with_the_map(shrunk):
     people = [person(-0.6, 3.0), person(0.7, 4.2)]
-    found = people_log_scales(map_of(people, shrunk), SEEN, DENSE, CAMERA, people, [0.8, 0.9])
-    np.testing.assert_allclose(np.exp(found), 1.0 / shrunk, rtol=1e-4)
+    state = ScaleState()
+    for frame in range(100):
+        state = measured(map_of(people, shrunk), SEEN, people, [0.8, 0.9], state)
+        # Measured at whatever scale the map has by now, kept as what the network's own geometry needs.
+        np.testing.assert_allclose(np.exp(state.log_rho[-2:]), 1.0 / shrunk, rtol=1e-4)
+        if frame == 70:
+            frozen = state.log_scale
+    assert state.scale == pytest.approx(1.0 / shrunk, rel=0.05) and state.log_scale == frozen
 
 
 def test_only_people_who_can_be_measured_count():
     good, near, bent, behind = person(0.0, 3.0), person(0.0, 0.25), person(0.0, 3.0, bend=1.4), person(0.0, -3.0)
     unsure = person(-0.6, 3.0)
     depth = map_of([good])
-    assert len(people_log_scales(depth, SEEN, DENSE, CAMERA, [good], [0.8])) == 1
+    assert len(measured(depth, SEEN, [good], [0.8]).log_rho) == 1
     for body, score in ((near, 0.8), (bent, 0.8), (unsure, 0.2)):
-        assert people_log_scales(map_of([body]), SEEN, DENSE, CAMERA, [body], [score]) == ()
-    assert people_log_scales(depth, SEEN, DENSE, CAMERA, [behind], [0.8]) == ()
-    assert people_log_scales(depth, ~SEEN, DENSE, CAMERA, [good], [0.8]) == (), "the map shows no person there"
-    assert people_log_scales(np.full_like(depth, np.nan), SEEN, DENSE, CAMERA, [good], [0.8]) == ()
-    assert people_log_scales(depth, SEEN, DENSE, CAMERA, [], []) == ()
-    assert people_log_scales(depth, SEEN, DENSE, CAMERA, [person(4.0, 3.0)], [0.8]) == (), "outside of the image"
-
-
-def test_the_median_is_held_back_while_samples_are_few_and_ignores_a_third_of_rubbish():
-    assert scale_from_samples(()) == 1.0
-    assert scale_from_samples([np.log(2.0)]) == pytest.approx(2.0 ** (1 / (1 + DOUBT_SAMPLES)))
-    many = [np.log(1.5)] * 200 + [np.log(4.0)] * 99
-    assert scale_from_samples(many) == pytest.approx(1.5 ** (299 / (299 + DOUBT_SAMPLES)))
+        assert measured(map_of([body]), SEEN, [body], [score]) == ScaleState()
+    assert measured(depth, SEEN, [behind], [0.8]) == ScaleState()
+    assert measured(depth, ~SEEN, [good], [0.8]) == ScaleState(), "the map shows no person there"
+    assert measured(np.full_like(depth, np.nan), SEEN, [good], [0.8]) == ScaleState()
+    assert measured(depth, SEEN, [], []) == ScaleState()
+    assert measured(depth, SEEN, [person(4.0, 3.0)], [0.8]) == ScaleState(), "outside of the image"
 
 
 class Shrunk:
@@ -86,7 +83,7 @@ class Shrunk:
 
 
 def test_the_stream_scales_the_map_and_leaves_the_bodies():
-    """The demo recording by the shipped network, and by one whose map is 20 % too small: both end at one scale."""
+    """The demo recording by the shipped network, and by one whose map is 20 % too small: both go to one scale."""
     shipped = make_stream(engine="torch")
     settings = StreamConfig(scale_source="people", camera_pose="static")
     right, small, plain = (HumanSceneStream(shipped.network, shipped.body_model, config, shipped.weights, engine)
@@ -98,16 +95,17 @@ def test_the_stream_scales_the_map_and_leaves_the_bodies():
                 a, b, c = (stream.step(frame) for stream in (right, small, plain))
             if index >= 60:
                 break
-    samples = len(right.state().people_log_scales)
-    assert 4 < samples <= KEPT_SAMPLES and len(small.state().people_log_scales) == samples
+    found, smaller = (np.array(stream.state().people_scale.log_rho) for stream in (right, small))
+    assert len(found) > 4
+    np.testing.assert_allclose(smaller, found - np.log(0.8), atol=1e-5)
     assert a.scale_source == b.scale_source == ScaleSource.BODY_HEIGHT and c.scale_source == ScaleSource.NETWORK
-    assert b.scale / a.scale == pytest.approx(0.8 ** (-samples / (samples + DOUBT_SAMPLES)), rel=1e-5)
+    assert a.scale < b.scale < a.scale / 0.8
     np.testing.assert_allclose(a.points_camera, c.points_camera * np.float32(a.scale), rtol=1e-5)
     for x, y, z in zip(a.bodies, b.bodies, c.bodies, strict=True):
         np.testing.assert_allclose(x.joints_camera, z.joints_camera, atol=1e-5)
         np.testing.assert_allclose(y.joints_camera, z.joints_camera, atol=1e-5)
     right.reset()
-    assert right.state().people_log_scales == ()
+    assert right.state().people_scale == ScaleState()
 
 
 def test_people_stand_where_a_depth_sensor_sees_their_heads():
