@@ -199,7 +199,7 @@ def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object])
     if not job.stitch:
         if job.rig == "people":
             facts["calibration"] = list(pieces[0].calibration)
-        return pieces[0].estimates, facts
+        return list(pieces[0].estimates), facts
     estimates, facts["stitching"], facts["calibration"] = stitched(pieces)
     return estimates, facts
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from human_scene_ros.evaluation.values import DEGENERATE, NO_MATCH, OK
 from human_scene_ros.geometry.transform import make_transform
 
 Array = NDArray[np.float64]
+Name = TypeVar("Name", bound=Hashable)
 
 _SAME_PLACE = 1e-9
 """Spread of the centres over their distance from the origin; below it they differ by rounding only."""
@@ -87,7 +89,7 @@ def moved_pose(alignment: Alignment, T_piece_camera: NDArray[np.floating]) -> Ar
     return make_transform(alignment.R @ T[:3, :3], alignment.apply(T[None, :3, 3])[0])
 
 
-def stitch(pieces: Sequence[Mapping[Hashable, NDArray[np.floating]]]) -> list[Stitch]:
+def stitch(pieces: Sequence[Mapping[Name, Array]]) -> list[Stitch]:
     """Sim(3) of every piece into the world of the first one that can be stitched to at all.
 
     Args:
@@ -97,7 +99,7 @@ def stitch(pieces: Sequence[Mapping[Hashable, NDArray[np.floating]]]) -> list[St
     Returns:
         One per piece. A piece that cannot be stitched is passed over; those after it are stitched to those before.
     """
-    known: dict[Hashable, Array] = {}
+    known: dict[Name, Array] = {}
     result = []
     for poses in pieces:
         # A piece that could not even be stitched to itself would keep all others out.
