@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.commands.fusion_scores import RigScores
-from human_scene_ros.fusion.fusion import Fusion, FusionConfig
+from human_scene_ros.fusion.config import FusionConfig
+from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.rotations import matrices_from_rotvecs
 from human_scene_ros.fusion.types import Detections, FusedFrame, View

@@ -14,14 +14,15 @@ import collections
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.errors import ConfigError
 from human_scene_ros.fusion.assignment import agglomerate, cycle_violations, gated_assignment
+from human_scene_ros.fusion.config import FusionConfig
+from human_scene_ros.fusion.existence import LEAST_EVIDENCE, MOST_EVIDENCE, evidence_of_scores, should_be_seen
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.motion import PointFilters
 from human_scene_ros.fusion.rotations import (
@@ -31,7 +32,7 @@ from human_scene_ros.fusion.rotations import (
     project_to_rotations,
     rotation_angles,
 )
-from human_scene_ros.fusion.tracker import TrackerConfig, ViewTrackers
+from human_scene_ros.fusion.tracker import ViewTrackers
 from human_scene_ros.fusion.triangulation import (
     MIN_CONDITION,
     invert_symmetric,
@@ -64,87 +65,6 @@ _BLIND_DEPTH = 1.0  # a standard deviation of all the depth leaves a ray
 _HEAD_TO_PELVIS_M = 0.6  # only to decide who is cut off by the image border
 
 
-@dataclasses.dataclass(frozen=True)
-class FusionConfig:
-    """Settings; defaults are the ones measured in the benchmark.
-
-    Args:
-        association: "mahalanobis" (rays and depths with their covariance), "rays" (the same without believing any
-            depth: the distance between rays over its standard deviation, for depths that are wrong by half), or
-            "paper": `position_weight` x mean joint distance in the world + `pose_weight` x the same in canonical pose.
-        position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
-        pose: Chordal mean, or geodesic median from three views on.
-        smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
-            more for fewer views, less for more; 0 = off.
-        smooth_position: Publish the filtered head where the views leave its depth open (one view, or two on a
-            line).
-        position_correlation: How many frames' worth of one measurement's error is shared with the next;
-            the filter's measurement covariance is multiplied by it.
-        align_time: Move points to the common stamp by the person's velocity.
-        average_betas: Combine the betas of all frames; else only the views of a frame are averaged.
-        betas: "mean": running mean (at most 300 frames' weight); "median": median of each component over the last 300
-            detections, from five on, smoothed by 0.05 per frame: for views that are wrong by far now and then.
-        sigma_px: Pixel error of head rays.
-        depth_fraction: Standard deviation of depth over depth until enough samples exist.
-        adapt_depth_fraction: Estimate it from people fused from three views and more.
-        learn_view_bias: Learn by which factor each view misjudges each person's depth (a network's error for one
-            person lasts), and take it out. Without it, exactly the specified estimator.
-        view_bias_rate: Share of a new error that enters the learned one.
-        pose_sigma_m: Standard deviation of a canonical joint, metres.
-        gate: Mahalanobis gate of new pairs.
-        anchor_gate: Squared Mahalanobis gate of a detection to the person it is bound to.
-        paper_gate_m: Gate of the "paper" cost.
-        position_weight: Of the "paper" cost.
-        pose_weight: Of the "paper" cost.
-        max_skew_s: Detections farther apart in time are not compared without a person between them.
-        max_age_s: Detections farther from the stamp of the step are left out.
-        birth_frames: A person seen by one view becomes global after so many frames.
-        confirm_score: A new person of two views is published at once with this mean score, else on the
-            third frame.
-        merge_frames: Net frames of agreement before two people become one.
-        death_s: Forget a person after this time unseen.
-        covariance_inflation: For errors that the views share.
-        tracker: Per-view tracking.
-    """
-
-    association: Literal["mahalanobis", "rays", "paper"] = "mahalanobis"
-    position: Literal["map", "rays", "mean"] = "map"
-    pose: Literal["chordal", "median"] = "chordal"
-    smoothing: float = 0.4
-    smooth_position: bool = True
-    position_correlation: float = 4.0
-    align_time: bool = True
-    average_betas: bool = True
-    betas: Literal["mean", "median"] = "mean"
-    sigma_px: float = 3.0
-    depth_fraction: float = 0.09
-    adapt_depth_fraction: bool = True
-    learn_view_bias: bool = True
-    view_bias_rate: float = 0.1
-    pose_sigma_m: float = 0.12
-    gate: float = 4.2
-    anchor_gate: float = 16.27
-    paper_gate_m: float = 0.8
-    position_weight: float = 0.8
-    pose_weight: float = 0.2
-    max_skew_s: float = 0.04
-    max_age_s: float = 0.1
-    birth_frames: int = 5
-    confirm_score: float = 0.8
-    merge_frames: int = 8
-    death_s: float = 3.0
-    covariance_inflation: float = 4.0
-    tracker: TrackerConfig = dataclasses.field(default_factory=TrackerConfig)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.smoothing < 1.0:
-            raise ConfigError(f"fusion smoothing = {self.smoothing}: expected 0 (off) to below 1")
-        for name in ("sigma_px", "depth_fraction", "pose_sigma_m", "gate", "anchor_gate", "paper_gate_m", "death_s",
-                     "max_age_s", "covariance_inflation", "position_correlation"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
-                raise ConfigError(f"fusion {name} = {getattr(self, name)}: expected a positive number")
-
-
 @dataclasses.dataclass
 class _Measured:
     """The detections of one step that can be used, in the world frame."""
@@ -154,6 +74,7 @@ class _Measured:
     stamp: Array
     point: Array
     covariance: Array
+    outlier: Array  # covariance where the depth is an outlier
     rotations: Array
     betas: Array
     score: Array
@@ -198,6 +119,7 @@ class Fusion:
         self._free_seen: dict[tuple[int, int], float] = {}  # view and tracklet
         self._free_before = np.zeros(0)
         self._bias = np.zeros((0, V))  # logarithm of seen over true depth
+        self._evidence = np.zeros(0)  # logarithm of the odds that there is somebody
         self._covariance = np.zeros((0, 3, 3))
         self._sum = np.zeros((0, J, 9))
         self._rotation = np.zeros((0, J, 3, 3))
@@ -250,10 +172,15 @@ class Fusion:
 
     # --- the route ------------------------------------------------------------------------------------------------
 
-    def step(self, stamp_s: float, detections: Detections) -> FusedFrame:
+    def step(self, stamp_s: float, detections: Detections, looked: Collection[int] | None = None) -> FusedFrame:
         """Fuse what the views saw around `stamp_s`.
 
         Time must not run backwards by more than a second; then everything is forgotten, as after `reset`.
+
+        Args:
+            stamp_s: The moment.
+            detections: Of all views.
+            looked: The views that had an image, also those that saw nobody; None = those with detections.
 
         Raises:
             ShapeError: Arrays of the wrong shape (never for bad values).
@@ -268,6 +195,7 @@ class Fusion:
         tracked = time.perf_counter()
         owner = self._associate(stamp_s, seen)
         associated = time.perf_counter()
+        self._believe(seen, owner, detections.view if looked is None else np.array(list(looked), np.int64))
         people, residual = self._fuse(stamp_s, seen, owner)
         self._frames += 1
         person = np.full(len(detections), -1)
@@ -317,16 +245,18 @@ class Fusion:
         point = (rot @ head[:, :, None])[:, :, 0] + self._centre[view]
         lower = self._lower_weights(view, head, rotations[:, 0])
         rotations[:, 0] = rot @ rotations[:, 0]
-        covariance = ray_covariances(point, self._centre[view], head[:, 2], focal, sigma_px=self.config.sigma_px,
-                                     depth_fraction=self._depth_fraction)
+        sigma_px = self.config.sigma_px * np.maximum(self.config.sure_score / score, 1.0)
+        covariance, outlier = (ray_covariances(
+            point, self._centre[view], head[:, 2], focal, sigma_px=sigma_px, depth_fraction=fraction)
+            for fraction in (self._depth_fraction, max(self._depth_fraction, self.config.outlier_depth_fraction)))
         stamp = np.asarray(d.stamp_s, np.float64)
         if d.track_id is not None:
             tracklet = np.asarray(d.track_id, np.int64)
         else:
             tracklet = self._trackers.step(view, stamp, point,
                                            None if d.token is None else np.asarray(d.token, np.float64))[0]
-        return _Measured(rows, view, stamp, point, covariance, rotations.reshape(len(rows), J, 9), betas, score,
-                         head[:, 2], focal, head, lower, tracklet)
+        return _Measured(rows, view, stamp, point, covariance, outlier, rotations.reshape(len(rows), J, 9), betas,
+                         score, head[:, 2], focal, head, lower, tracklet)
 
     def _without_duplicates(self, view: Index, head: Array, score: Array, betas: Array,
                             rotations: Array) -> NDArray[np.bool_] | None:
@@ -382,11 +312,15 @@ class Fusion:
             bound = np.flatnonzero(held)
             if len(bound):
                 person = same[:, bound].argmax(axis=0)
-                fits = self._distance_squared(seen, bound, person) < self.config.anchor_gate
+                squared = self._distances_squared(seen, bound, person)
+                fits = squared.min(axis=0) < self.config.anchor_gate
                 owner[bound[fits]] = person[fits]
+                odd = bound[fits & (squared[1] < squared[0])]
+                seen.covariance[odd] = seen.outlier[odd]
                 loose = ~fits
                 if loose.any():
                     self._bound[person[loose], seen.view[bound[loose]]] = -1
+            self._disown(seen, owner)
         free = np.flatnonzero(owner < 0)
         canonical: Array | None = None
         if len(free):
@@ -407,10 +341,47 @@ class Fusion:
         elapsed = stamp - self._seen[person]
         return position, (0.02 + 0.5 * elapsed * elapsed)**2
 
-    def _distance_squared(self, seen: _Measured, rows: Index, person: Index) -> Array:
+    def _distances_squared(self, seen: _Measured, rows: Index, person: Index) -> Array:
+        """(2, n) to each one's person, taking the depth for good and for an outlier; the likelier one counts."""
         position, noise = self._predicted(person, seen.stamp[rows])
-        covariance = seen.covariance[rows] + self._covariance[person] + noise[:, None, None] * np.eye(3)
-        return mahalanobis_squared(self._unbiased(seen, rows, person) - position, covariance)
+        return self._of_both(seen, rows, self._unbiased(seen, rows, person) - position,
+                             self._covariance[person] + noise[:, None, None] * np.eye(3))
+
+    def _of_both(self, seen: _Measured, rows: Index, offset: Array, covariance: Array) -> Array:
+        return np.stack([mahalanobis_squared(offset, seen.covariance[rows] + covariance),
+                         mahalanobis_squared(offset, seen.outlier[rows] + covariance) + self.config.outlier_penalty])
+
+    def _disown(self, seen: _Measured, owner: Index) -> None:
+        """Let go of the view that contradicts a person's others most, beyond the gate: three views and more.
+
+        A tracklet that slips over to somebody else would drag its person along, and prediction would follow.
+        """
+        rows = np.flatnonzero(owner >= 0)
+        active, person = np.unique(owner[rows], return_inverse=True)
+        member = (np.arange(len(active))[:, None] == person).astype(np.float64)
+        many = member.sum(axis=1)[person] >= 3
+        if not many.any():
+            return
+        points = self._at_stamp(seen, rows, owner[rows])
+        local = points - points[member.argmax(axis=1)][person]
+        information = invert_symmetric(seen.covariance[rows])[0]
+        pulled = (information @ local[..., None])[..., 0]
+        others = (member @ information.reshape(-1, 9)).reshape(-1, 3, 3)[person] - information
+        covariance = invert_symmetric(others)[0]
+        offset = local - (covariance @ ((member @ pulled)[person] - pulled)[..., None])[..., 0]
+        squared = np.where(many, self._of_both(seen, rows, offset, covariance).min(axis=0), 0.0)
+        worst = np.where(member > 0.0, squared, -1.0).argmax(axis=1)
+        wrong = rows[worst[squared[worst] > self.config.anchor_gate]]
+        self._bound[owner[wrong], seen.view[wrong]] = -1
+        owner[wrong] = -1
+
+    def _at_stamp(self, seen: _Measured, rows: Index, person: Index) -> Array:
+        """(n, 3) points at the time of this step."""
+        points = self._unbiased(seen, rows, person)
+        if not self.config.align_time:
+            return points
+        ahead = np.clip(self._stamp - seen.stamp[rows], -0.05, 0.05)
+        return points + ahead[:, None] * self._filters.velocity[person]
 
     def _unbiased(self, seen: _Measured, rows: Index, person: Index) -> Array:
         """(n, 3) points with the depth error taken out that the view keeps making about the person."""
@@ -450,17 +421,22 @@ class Fusion:
         row = np.repeat(free, len(people))
         column = np.tile(people, len(free))
         pose = np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+        odd = np.zeros(pose.shape, bool)
         if self.config.association == "paper":
             cost, gate = self._paper_to_people(seen, free, canonical), self.config.paper_gate_m
         else:
-            squared = self._distance_squared(seen, row, column).reshape(len(free), -1)
-            cost, gate = np.sqrt(squared + (pose / self.config.pose_sigma_m)**2), self.config.gate
+            squared = self._distances_squared(seen, row, column).reshape(2, len(free), -1)
+            odd = squared[1] < squared[0]
+            cost = np.sqrt(squared.min(axis=0) + (pose / self.config.pose_sigma_m)**2)
+            gate = self.config.gate
         cost = np.where(taken[:, seen.view[free]].T | self._were_two(seen, free), np.inf, cost)
         for v in np.unique(seen.view[free]):
             mine = np.flatnonzero(seen.view[free] == v)
             for i, person in gated_assignment(cost[mine], gate):
                 owner[free[mine[i]]] = person
                 self._bound[person, v] = seen.tracklet[free[mine[i]]]
+                if odd[mine[i], person]:
+                    seen.covariance[free[mine[i]]] = seen.outlier[free[mine[i]]]
 
     def _note(self, seen: _Measured, free: Index) -> None:
         """When each tracklet that is free now was free before."""
@@ -564,6 +540,7 @@ class Fusion:
         self._bound = np.concatenate([self._bound, bound])
         self._bound_seen = grown(self._bound_seen, np.full(len(self._views), stamp_s))
         self._bias = grown(self._bias, np.zeros(len(self._views)))
+        self._evidence = np.append(self._evidence, 0.0)
         self._covariance = grown(self._covariance, covariance)
         self._sum = grown(self._sum, np.zeros((J, 9)))
         self._rotation = grown(self._rotation, seen.rotations[group[0]].reshape(J, 3, 3))
@@ -640,11 +617,25 @@ class Fusion:
         if alive.all():
             return
         self._filters.keep(alive)
-        for name in ("_ids", "_bound", "_bound_seen", "_bias", "_covariance", "_sum", "_rotation", "_canonical",
-                     "_betas", "_betas_weight", "_seen", "_age", "_confirmed"):
+        for name in ("_ids", "_bound", "_bound_seen", "_bias", "_evidence", "_covariance", "_sum", "_rotation",
+                     "_canonical", "_betas", "_betas_weight", "_seen", "_age", "_confirmed"):
             setattr(self, name, getattr(self, name)[alive])
         renumbered = np.cumsum(alive) - 1
         owner[owner >= 0] = renumbered[owner[owner >= 0]]
+
+    def _believe(self, seen: _Measured, owner: Index, looked: NDArray[np.integer]) -> None:
+        if not len(self._ids):
+            return
+        used = np.flatnonzero(owner >= 0)
+        gain = np.zeros((len(self._ids), len(self._views)))
+        gain[owner[used], seen.view[used]] = evidence_of_scores(seen.score[used])
+        hit = np.zeros(gain.shape, bool)
+        hit[owner[used], seen.view[used]] = True
+        views = np.flatnonzero(self._known & np.isin(np.arange(len(self._views)), looked))
+        missed = should_be_seen(self._filters.position, hit[:, views], self._rot[views], self._centre[views],
+                                self._focal[views], self._principal[views], self._size[views]) & ~hit[:, views]
+        change = gain.sum(axis=1) - self.config.miss_evidence * missed.sum(axis=1)
+        self._evidence = np.clip(self._evidence + change, LEAST_EVIDENCE, MOST_EVIDENCE)
 
     # --- stage 3: one body per person -------------------------------------------------------------------------------
 
@@ -658,7 +649,7 @@ class Fusion:
         self._bound_seen[owner[rows], seen.view[rows]] = seen.stamp[rows]
         status = np.where(views == 1, int(PersonStatus.SINGLE_VIEW), 0)
 
-        head, covariance = self._fuse_heads(stamp_s, seen, rows, active, person, member, views, status)
+        head, covariance = self._fuse_heads(seen, rows, active, person, member, views, status)
         rotation, quality = self._fuse_rotations(seen, rows, active, person, member, views, status)
         betas = self._fuse_betas(seen, rows, active, member)
 
@@ -685,6 +676,7 @@ class Fusion:
         joints = turned + (head - turned[:, self.skeleton.head])[:, None]
 
         shown = ((views >= 2) & self._confirmed[active]) | (self._age[active] > self.config.birth_frames)
+        shown &= self._evidence[active] > 0.0
         score = (member @ seen.score[rows]) / np.maximum(views, 1)
         people = FusedPeople(
             self._ids[active][shown], joints[shown], head[shown],
@@ -693,16 +685,13 @@ class Fusion:
             self._age[active][shown], status[shown])
         return people, residual
 
-    def _fuse_heads(self, stamp_s: float, seen: _Measured, rows: Index, active: Index, person: Index,
-                    member: Array, views: Index, status: Index) -> tuple[Array, Array]:
+    def _fuse_heads(self, seen: _Measured, rows: Index, active: Index, person: Index, member: Array, views: Index,
+                    status: Index) -> tuple[Array, Array]:
         """(A, 3) heads at the stamp and (A, 3, 3) covariances."""
         A = len(active)
         if not A:
             return np.zeros((0, 3)), np.zeros((0, 3, 3))
-        points = self._unbiased(seen, rows, active[person])
-        if self.config.align_time:
-            ahead = np.clip(stamp_s - seen.stamp[rows], -0.05, 0.05)
-            points = points + ahead[:, None] * self._filters.velocity[active][person]
+        points = self._at_stamp(seen, rows, active[person])
         # Around one of each person's own points: world coordinates may be large.
         base = points[member.argmax(axis=1)]
         local = points - base[person]
@@ -882,7 +871,7 @@ class Fusion:
             owner = active[person]
             before = self._bias[owner, view]
             step = np.log(seen.depth[rows] / true) - before
-            sure = (spread < _SURE_DEPTH * true) & (np.abs(step) < 0.3)
+            sure = (spread < _SURE_DEPTH * true) & (np.abs(step) < _MAX_BIAS)
             after = np.clip(before + self.config.view_bias_rate * step, -_MAX_BIAS, _MAX_BIAS)
             self._bias[owner[sure], view[sure]] = after[sure]
         if not self.config.adapt_depth_fraction or self.config.association == "rays":

@@ -49,6 +49,9 @@ class AssociationConfig:
                                     dynamic=True)
     pose_weight: float = option(0.2, "Weight of the joint distance in canonical pose (paper).", low=0.0, high=100.0,
                                 dynamic=True)
+    depth_noise: float = option(0.15, "Relative error of distances (standard deviation) until it is measured, from "
+                                      "people whom three cameras see; right for nano, 0.09 for good networks and two "
+                                      "cameras.", low=0.01, high=1.0)
     max_cost: float = option(0.8, "Metres; a pair that costs more is no pair (paper).", low=0.01, high=100.0,
                              dynamic=True)
 

@@ -20,7 +20,8 @@ from human_scene_ros.body.convert import ROT_SMPLX_BODY
 from human_scene_ros.body.model import BodyModel, joints_of_people, load_body_model, rest_joints
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.body.skeleton import HEAD
-from human_scene_ros.fusion.fusion import Fusion, FusionConfig
+from human_scene_ros.fusion.config import FusionConfig
+from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.monitor import RigMonitor, ViewAgreement
 from human_scene_ros.fusion.types import Detections, FusedFrame, FusedPeople, View
@@ -201,7 +202,7 @@ class FusionPeople:
             _joined([seen.score for _, seen in frames.values()], (0,)),
             track_id=np.array([self._track(name, body.track_id)
                                for name, body in zip(cameras, bodies, strict=True)], np.int64))
-        frame = fusion.step(stamp_ns * 1e-9, detections)
+        frame = fusion.step(stamp_ns * 1e-9, detections, [self._place[name] for name in frames])
         self.monitor.add(frame, detections, self._poses)
         seen_now = [person for person in self._bodies(frame, detections, cameras, bodies) if self._is_somebody(person)]
         return FusedSet(self._lives(stamp_ns * 1e-9, seen_now), frame, cameras,
@@ -319,9 +320,10 @@ def fusion_config(config: FusionNodeConfig) -> FusionConfig:
     """The part of the parameters that the library understands."""
     # Detections older than a set can be are left out by the synchroniser already.
     return FusionConfig(
-        association=config.assoc.cost, gate=config.assoc.gate, position_weight=config.assoc.position_weight,
-        pose_weight=config.assoc.pose_weight, paper_gate_m=config.assoc.max_cost, position=config.fuse.position,
-        pose=config.fuse.pose, betas=config.fuse.betas, smoothing=config.fuse.smoothing, death_s=config.person.timeout,
+        association=config.assoc.cost, gate=config.assoc.gate, depth_fraction=config.assoc.depth_noise,
+        position_weight=config.assoc.position_weight, pose_weight=config.assoc.pose_weight,
+        paper_gate_m=config.assoc.max_cost, position=config.fuse.position, pose=config.fuse.pose,
+        betas=config.fuse.betas, smoothing=config.fuse.smoothing, death_s=config.person.timeout,
         max_age_s=max(0.1, 2.0 * config.sync.window), max_skew_s=max(0.04, config.sync.window))
 
 

@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 from test_fusion_bundle import body_in_camera, real_rig
 
 from human_scene_ros.body.model import load_body_model
-from human_scene_ros.fusion.fusion import Fusion, FusionConfig
+from human_scene_ros.fusion.config import FusionConfig
+from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.types import Detections, View
 from human_scene_ros.geometry.transform import invert, make_transform

@@ -11,7 +11,8 @@ from human_scene_ros.body.model import load_body_model
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.commands.bench_fusion import detections_of, fusion_for, run_clip
 from human_scene_ros.errors import ConfigError, ShapeError
-from human_scene_ros.fusion.fusion import Fusion, FusionConfig
+from human_scene_ros.fusion.config import FusionConfig
+from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.types import Detections, DetectionStatus, PersonStatus, View
 from human_scene_ros.synthetic.multiview import FPS, HEAD, MultiviewConfig, generate
@@ -312,3 +313,81 @@ def test_the_median_of_betas_ignores_what_is_wrong_now_and_then():
             result = fusion.step(k / FPS, dataclasses.replace(detections, betas=given))
         found[betas] = float(np.abs(result.people.betas - 0.5).max())
     assert found["median"] < 1e-6 < 0.1 < found["mean"]
+
+
+def seen_from(cameras: dict[int, tuple[float, float, float]], scores: dict[int, float], stamp_s: float) -> Detections:
+    """One detection per view, of a head at a place in that view's optical frame."""
+    n = len(cameras)
+    return Detections(np.array(list(cameras), np.int64), np.full(n, stamp_s), np.array(list(cameras.values()), float),
+                      np.zeros((n, 22, 3)), np.zeros((n, 10)), np.array([scores[v] for v in cameras]),
+                      track_id=np.array(list(cameras), np.int64))
+
+
+def look_at(place: np.ndarray, T_world_camera: np.ndarray, stretch: float = 1.0) -> tuple[float, float, float]:
+    x, y, z = stretch * (T_world_camera[:3, :3].T @ (place - T_world_camera[:3, 3]))
+    return float(x), float(y), float(z)
+
+
+def three_views() -> list[View]:
+    """Around the origin at 4 m, all looking at it."""
+    views = []
+    for k, angle in enumerate((0.0, 2.1, 4.2)):
+        z = -np.array([np.cos(angle), np.sin(angle), 0.0])
+        T = np.eye(4)
+        T[:3, :3] = np.stack([np.cross([0.0, 0.0, -1.0], z), [0.0, 0.0, -1.0], z], axis=1)
+        T[:3, 3] = -4.0 * z
+        views.append(View(f"v{k}", T, 500.0, (640, 480)))
+    return views
+
+
+def test_a_depth_that_is_an_outlier_costs_neither_the_detection_nor_the_place():
+    views, place = three_views(), np.array([0.1, 0.2, 0.3])
+    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views,
+                    FusionConfig(learn_view_bias=False, adapt_depth_fraction=False, smooth_position=False))
+    for k in range(20):
+        stretch = [1.0, 1.0, 1.45 if k == 15 else 1.0]
+        result = fusion.step(k / 30.0, seen_from(
+            {v: look_at(place, views[v].T_world_camera, stretch[v]) for v in range(3)}, dict.fromkeys(range(3), 0.9),
+            k / 30.0))
+        assert (result.detection_person == 0).all()
+        assert np.linalg.norm(result.people.head_world[0] - place) < (0.01 if k == 15 else 1e-9)
+
+
+@pytest.mark.parametrize("others_could", [True, False])
+def test_somebody_whom_other_views_deny_is_not_published(others_could: bool):
+    """One view sees a head; the two others should too, or their images end before it."""
+    place = np.array([0.0, 0.6, 0.0])
+    views = three_views()
+    if not others_could:
+        views[1:] = [dataclasses.replace(view, principal_px=(-2000.0, 240.0)) for view in views[1:]]
+    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views)
+    for k in range(30):
+        result = fusion.step(k / 30.0, seen_from({0: look_at(place, views[0].T_world_camera)}, {0: 0.6}, k / 30.0),
+                             looked=(0, 1, 2))
+    assert result.detection_person.tolist() == [0]
+    assert len(result.people) == int(not others_could)
+
+
+def test_views_without_an_image_deny_nobody():
+    views, place = three_views(), np.array([0.0, 0.6, 0.0])
+    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views)
+    for k in range(30):
+        result = fusion.step(k / 30.0, seen_from({0: look_at(place, views[0].T_world_camera)}, {0: 0.6}, k / 30.0),
+                             looked=(0,))
+    assert len(result.people) == 1
+
+
+def test_a_track_that_slips_to_somebody_else_is_let_go():
+    """Slowly, so that prediction alone would follow; the other views know better."""
+    views, place = three_views(), np.array([0.1, 0.2, 0.3])
+    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views, FusionConfig(learn_view_bias=False))
+    let_go = []
+    for k in range(60):
+        slipped = place + [0.0, 0.0, 0.02 * max(k - 10, 0)]
+        result = fusion.step(k / 30.0, seen_from(
+            {v: look_at(slipped if v == 2 else place, views[v].T_world_camera) for v in range(3)},
+            dict.fromkeys(range(3), 0.9), k / 30.0))
+        assert (result.detection_person[:2] == 0).all()
+        let_go.append(result.detection_person[2] != 0)
+    assert not any(let_go[:10]) and all(let_go[-10:])
+    assert np.linalg.norm(result.people.head_world[0] - place) < 0.02
