@@ -475,7 +475,7 @@ class SequenceEvaluation:
             return
         predicted, true, person = (np.concatenate(arrays) for arrays in zip(*self._depth, strict=True))
         for suffix, alignment in (("", "metric"), ("_median", "median"), ("_scale", "scale"),
-                                  ("_scale_shift", "scale_shift_lstsq")):
+                                  ("_scale_lad", "scale_lad"), ("_scale_shift", "scale_shift_lstsq")):
             errors = depth_errors(predicted, true, alignment=alignment, max_depth_m=self.config.max_depth_m)  # type: ignore[arg-type]
             for name, value in (("absrel", errors.abs_rel), ("sqrel", errors.sq_rel), ("rmse_m", errors.rmse_m),
                                 ("log_rmse", errors.log_rmse), ("delta1", errors.delta1), ("delta2", errors.delta2),

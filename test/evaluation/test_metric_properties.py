@@ -289,6 +289,7 @@ DEPTH = {  # alignment: (what it forgives, what it does not)
     "metric": ((), (lambda d: 1.2 * d, lambda d: d + 0.5)),
     "median": ((lambda d: 1.2 * d,), (lambda d: d + 0.5,)),
     "scale": ((lambda d: 1.2 * d,), (lambda d: d + 0.5,)),
+    "scale_lad": ((lambda d: 1.2 * d,), (lambda d: d + 0.5,)),
     "scale_shift_lstsq": ((lambda d: 1.2 * d, lambda d: 1.2 * d + 0.5), (lambda d: d**2,)),
     # Adam stops on the way: it forgives a factor, for it begins at the ratio of the medians.
     "scale_shift_lad2": ((lambda d: 1.2 * d,), (lambda d: d**2,)),

@@ -194,6 +194,24 @@ def test_median_scaling_removes_a_factor_and_metric_does_not(rng):
     assert depth_errors(0.5 * truth, truth).abs_rel == pytest.approx(0.5)
 
 
+def test_the_exact_scale_has_the_least_absolute_error_and_does_not_jump(rng):
+    """The reference's search holds on to one pixel: with predictions 1e-7 beside, it ends half a per cent elsewhere."""
+    truth = rng.uniform(1.0, 8.0, size=(40, 50))
+    predicted = truth * np.exp(rng.normal(0.0, 0.3, truth.shape))
+    beside = [predicted * (1.0 + 1e-7 * rng.standard_normal(truth.shape)) for _ in range(10)]
+
+    def scales(alignment: str) -> np.ndarray:
+        return np.array([depth_errors(p, truth, alignment=alignment).scale for p in (predicted, *beside)])  # type: ignore[arg-type]
+
+    exact, published = scales("scale_lad"), scales("scale")
+    least = np.abs(exact[0] * predicted - truth).sum()
+    for other in (*(exact[0] * np.linspace(0.9, 1.1, 41)[np.r_[:20, 21:41]]), published[0]):
+        assert np.abs(other * predicted - truth).sum() > least
+    assert np.ptp(exact) < 1e-6 < 1e-4 < np.ptp(published)
+    assert depth_errors(0.5 * truth, truth, alignment="scale_lad").scale == pytest.approx(2.0, abs=1e-12)
+    assert depth_errors(np.zeros((2, 2)), np.ones((2, 2)), alignment="scale_lad").abs_rel == 1.0
+
+
 def test_pixels_without_truth_do_not_count(rng):
     truth = rng.uniform(1.0, 8.0, size=(20, 30))
     truth[:10] = 0.0
