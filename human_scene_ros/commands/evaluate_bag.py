@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="sequences at the same time (default 1)")
     parser.add_argument("--cluster", default="", metavar="ADDRESS",
                         help="Dask scheduler, host:port; all machines need the same files at the same paths")
-    parser.add_argument("--portable", action="store_true", help="the same numbers on AMD's processors as on Intel's, "
-                        "in twice the time")
+    parser.add_argument("--fast", action="store_true", help="let MKL add up in the order that is fastest here: half "
+                        "the time, but other last digits on processors of another maker")
     parser.add_argument("--no-pictures", action="store_true", help="keep no pictures of frames")
     parser.add_argument("--again", action="store_true", help="run everything again")
     parser.add_argument("--live", action="store_true", help="through the real ROS nodes at the recording's own pace: "
@@ -132,8 +132,7 @@ def plan(arguments: argparse.Namespace) -> list[EvaluationJob]:
               "device": arguments.device, "engine": arguments.engine, "reset_interval": arguments.reset_interval,
               "intrinsics": not arguments.no_intrinsics, "max_frames": arguments.max_frames,
               "matching": arguments.matching, "chunk": arguments.chunk, "pictures": not arguments.no_pictures,
-              "rig": arguments.rig, "stitch": arguments.stitch,
-              "portable": arguments.portable}
+              "rig": arguments.rig, "stitch": arguments.stitch, "fast": arguments.fast}
     jobs: list[EvaluationJob] = []
     names = _names(recordings)
     for recording in recordings:

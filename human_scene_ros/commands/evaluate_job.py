@@ -54,7 +54,7 @@ class EvaluationJob:
         pictures: Keep pictures of the worst frames and of depth.
         rig: "" = one camera; "given", "people" = all cameras of the recording together, see `evaluate_rig`.
         stitch: Moments of the truth that a rig is reconstructed from at a time; 0 = all.
-        portable: The same numbers on processors of every maker, see `fixed_environment`.
+        fast: Other last digits on processors of another maker, see `fixed_environment`.
     """
 
     name: str
@@ -75,20 +75,20 @@ class EvaluationJob:
     pictures: bool = True
     rig: Literal["", "given", "people"] = ""
     stitch: int = 0
-    portable: bool = False
+    fast: bool = False
 
 
-def fixed_environment(portable: bool = False) -> dict[str, str]:
-    """Variables that make numpy, MKL, oneDNN and torch use one thread and one instruction set (AVX2).
+def fixed_environment(fast: bool = False) -> dict[str, str]:
+    """Variables that make numpy, MKL, oneDNN and torch use one thread and add up in one order.
 
     Otherwise they choose by processor, sums change in their last bits, and thresholds on them change frames.
 
     Args:
-        portable: MKL keeps to AVX2 on Intel's processors only, elsewhere it sums in another order; "COMPATIBLE" is
-            the one order that it keeps everywhere, and takes twice the time.
+        fast: MKL, too, uses AVX2: half the time, but it does so on Intel's processors only. "COMPATIBLE" is the one
+            order of sums that it keeps everywhere.
     """
     fixed = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-             "MKL_CBWR": "COMPATIBLE" if portable else "AVX2",
+             "MKL_CBWR": "AVX2" if fast else "COMPATIBLE",
              "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
              "PYTHONHASHSEED": "0"}
     try:
@@ -109,7 +109,7 @@ def run_job(folder: Path | str, on_frame: Callable[[], object] = lambda: None) -
         SourceError: The job could not be done; the text is the job's own.
     """
     told = json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))["job"]
-    environment = {**os.environ, **fixed_environment(told.get("portable", False)), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **fixed_environment(told.get("fast", False)), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen([sys.executable, "-m", "human_scene_ros.commands.evaluate_job", str(folder)],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
                                env=environment)

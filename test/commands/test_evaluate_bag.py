@@ -47,15 +47,15 @@ def test_one_job_per_camera_and_names_that_tell_them_apart(tmp_path):
     assert one.name == "walk" and one.image == "/cam2/image_raw/compressed"
 
 
-def test_portable_numbers_hold_mkl_to_the_order_that_it_keeps_everywhere(tmp_path):
+def test_mkl_is_held_to_the_order_that_it_keeps_everywhere_unless_speed_is_asked_for(tmp_path):
     write_truth(tmp_path / "walk", 1)
     (job,) = evaluate_bag.plan(arguments(tmp_path / "walk"))
-    (portable,) = evaluate_bag.plan(arguments(tmp_path / "walk", "--portable"))
+    (fast,) = evaluate_bag.plan(arguments(tmp_path / "walk", "--fast"))
     weights = {"sha256": "0"}
-    assert evaluate_bag.fingerprint(job, weights) != evaluate_bag.fingerprint(portable, weights)
-    assert fixed_environment(job.portable)["MKL_CBWR"] == "AVX2"
-    changed = {k: v for k, v in fixed_environment(portable.portable).items() if v != fixed_environment().get(k)}
-    assert changed == {"MKL_CBWR": "COMPATIBLE"}
+    assert evaluate_bag.fingerprint(job, weights) != evaluate_bag.fingerprint(fast, weights)
+    assert fixed_environment(job.fast)["MKL_CBWR"] == "COMPATIBLE"
+    changed = {k: v for k, v in fixed_environment(fast.fast).items() if v != fixed_environment().get(k)}
+    assert changed == {"MKL_CBWR": "AVX2"}
 
 
 def test_what_is_no_recording_is_refused(tmp_path):
