@@ -1,8 +1,9 @@
 """Where all cameras of a rig stand, from the people who walked through their shared view.
 
-`PeopleMemory` collects torso joints, `calibrate` turns them into poses: rigid fits of pairs of cameras, a spanning tree
-and averaging over it, then the rays of the same joints alone (bundle adjustment), then the scale that all depths
-together ask for. The cameras must stand still meanwhile. Everything is in the optical frame of the first camera.
+`PeopleMemory` collects torso joints, `calibrate` turns them into poses: rigid fits of pairs of cameras, or poses by
+rays where bodies are too poor for that (`ray_pairs`), a spanning tree and averaging over it, then the rays of the same
+joints alone (bundle adjustment), then the scale that all depths together ask for. The cameras must stand still
+meanwhile. Everything is in the optical frame of the first camera.
 
 `poses_from_scene` is the other way: the poses that one recurrent state gave to all cameras of a rig that stands still.
 
@@ -32,6 +33,7 @@ from human_scene_ros.fusion.extrinsics import (
     resampled,
     rig_from_pairs,
 )
+from human_scene_ros.fusion.ray_pairs import AXIS_JOINTS, pose_from_rays
 from human_scene_ros.fusion.rotations import project_to_rotations
 from human_scene_ros.geometry.transform import invert, make_transform, rotation_angle
 
@@ -40,8 +42,9 @@ Pairs = Mapping[tuple[str, str], PairExtrinsics]
 Seen = tuple[float, str, NDArray[np.float32]]
 """Stamp in seconds, track, (7, 3) torso joints in the optical frame."""
 
-MAX_TRACKS = 4
-"""Of each camera the longest; more would multiply the pairings to try."""
+MAX_TRACKS = 16
+"""Of each camera, the longest."""
+_PAIRED_TRACKS = 4  # more would multiply the pairings to try
 MAX_RAY_ERROR = 0.02
 """Median distance of rays, seen from the camera (radians), above which the people fit no pose: 8 cm at 4 m."""
 MAX_WANDER_M, MAX_WANDER_RAD = 0.10, math.radians(3.0)
@@ -57,6 +60,9 @@ _CORRELATED_FRAMES = 20.0  # so many frames in a row, and all joints of a frame,
 _MAX_TURN_RAD = math.radians(15.0)
 _MAX_SHIFT_M = 1.0
 _MAX_SCALE = 1.3
+_POOR_SLACK = 2.0  # poor bodies: how much farther the start may be off, how much larger the doubt is
+_POOR_SCALE = 0.15  # and by how much all distances together may be wrong (5 to 16 percent, with the weights that ship)
+_MAX_SCALE_DOUBT = 0.25  # of the distance from the first camera
 ADVICE = {
     ExtrinsicsStatus.LOW_MOTION: "people covered too little ground for a firm pose; walk through the whole view",
     ExtrinsicsStatus.TOO_FEW_FRAMES: "too little was seen by two cameras at a time; walk where their views overlap",
@@ -266,11 +272,25 @@ def calibrate(tracks: Mapping[str, PeopleTracks]) -> tuple[FoundCamera, ...]:
     for a, b in itertools.combinations(cameras, 2):
         if len(tracks[a].joints) and len(tracks[b].joints):
             # Stamps are believed first: searching the clocks too costs accuracy where depths are noisy.
-            pairs[a, b] = pose_from_people(tracks[a], tracks[b], known_offset_s=0.0)
+            long_a, long_b = (PeopleTracks(t.stamp_s, t.joints[:_PAIRED_TRACKS]) for t in (tracks[a], tracks[b]))
+            pairs[a, b] = pose_from_people(long_a, long_b, known_offset_s=0.0)
             if pairs[a, b].status > ExtrinsicsStatus.LOW_MOTION:
-                pairs[a, b] = pose_from_people(tracks[a], tracks[b])
-    rig = refined_by_rays(tracks, rig_from_pairs(pairs, cameras[0]), pairs)
-    return tuple(_found(name, cameras[0], rig, pairs) for name in cameras)
+                pairs[a, b] = pose_from_people(long_a, long_b)
+    found = _placed(tracks, pairs)
+    if all(camera.T_first_camera is not None for camera in found):
+        return found
+    # Distances or facings are too poor; what fits in spite of that is not to be believed before rays either.
+    by_rays = {(a, b): pose_from_rays(tracks[a], tracks[b]) for a, b in pairs}
+    good = {key: pair for key, pair in by_rays.items() if pair.status is ExtrinsicsStatus.OK}
+    again = _placed(tracks, pairs | good, AXIS_JOINTS) if good else found
+    return max(found, again, key=lambda rig: sum(camera.T_first_camera is not None for camera in rig))
+
+
+def _placed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, joints: Sequence[int] | None = None) -> tuple[
+        FoundCamera, ...]:
+    first = next(iter(tracks))
+    rig = refined_by_rays(tracks, rig_from_pairs(pairs, first), pairs, joints=joints)
+    return tuple(_found(name, first, rig, pairs) for name in tracks)
 
 
 def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> FoundCamera:
@@ -286,7 +306,13 @@ def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> F
     if covariance is None:  # the pair's is along the axes of its first camera
         axes = np.kron(np.eye(2), rig[key[0]].T_root_camera[:3, :3])
         covariance = axes @ best.covariance @ axes.T
-    if np.trace(covariance[:3, :3]) > MAX_SIGMA_M**2 or np.trace(covariance[3:, 3:]) > MAX_SIGMA_RAD**2:
+    # A rig that is too large or small as a whole still brings rays together: doubt along the baseline weighs less.
+    baseline = float(np.linalg.norm(place.T_root_camera[:3, 3]))
+    along = place.T_root_camera[:3, 3] / max(baseline, 1e-9)
+    lengthwise = float(along @ covariance[:3, :3] @ along)
+    across = float(np.trace(covariance[:3, :3])) - lengthwise
+    if lengthwise > max(MAX_SIGMA_M, _MAX_SCALE_DOUBT * baseline)**2 or across > MAX_SIGMA_M**2 or (
+            np.trace(covariance[3:, 3:]) > MAX_SIGMA_RAD**2):
         return FoundCamera(name, None, None, best.rms_m, best.inliers, float("nan"), place.ray_error,
                            ExtrinsicsStatus.LOW_MOTION)
     return FoundCamera(name, place.T_root_camera, covariance, best.rms_m, best.inliers, _offset(pairs, first, name),
@@ -346,7 +372,7 @@ class _Rays:
 
 
 def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[str, Array], pairs: Pairs, *,
-                    max_moments: int = _MAX_MOMENTS) -> dict[str, RayPose]:
+                    max_moments: int = _MAX_MOMENTS, joints: Sequence[int] | None = None) -> dict[str, RayPose]:
     """The poses of `rig_from_pairs`, adjusted to the rays of the joints alone, at the scale that all depths ask for.
 
     Depths of a monocular network are wrong along the rays and bias every pair; rays of the same joint at the same time
@@ -358,8 +384,11 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
         T_root_camera: Camera -> (4, 4), root first.
         pairs: Who is who between two cameras, and the offset of their clocks.
         max_moments: Moments of each person that take part.
+        joints: Which of the tracks' joints, of bodies whose others are too poor; None = all, and bodies are good.
     """
     names = list(T_root_camera)
+    if joints is not None:
+        tracks = {name: PeopleTracks(t.stamp_s, t.joints[:, :, list(joints)]) for name, t in tracks.items()}
     rays = _common_rays(tracks, names, pairs, max_moments) if len(names) >= 2 else None
     if rays is None:
         return {name: RayPose(T) for name, T in T_root_camera.items()}
@@ -369,22 +398,26 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
     after = adjust(start, rays.uv_px, focal, principal, rays.weight)
     scale, scale_variance = _scale_of_depths(after.T_camera_world, after.points_world, rays)
     # As many measurements as are independent, not as many as there are pixels.
-    count = max(_CORRELATED_FRAMES * rays.share, 1.0) * len(TORSO_JOINTS)
+    count = max(_CORRELATED_FRAMES * rays.share, 1.0) * tracks[names[0]].joints.shape[2]
     low_motion = all(p.status is ExtrinsicsStatus.LOW_MOTION for p in pairs.values() if p.status <= 1)
+    slack = 1.0
+    if joints is not None:
+        slack, scale_variance = _POOR_SLACK, scale_variance + _POOR_SCALE**2
     refined = {}
     for v, name in enumerate(names):
         T = invert(after.T_camera_world[v])
         T[:3, 3] *= scale
         difference = invert(T_root_camera[name]) @ T
         errors = [r.residual_px[v][np.isfinite(r.residual_px[v])] / _FOCAL_PX for r in (before, after)]
-        near = rotation_angle(difference[:3, :3]) < _MAX_TURN_RAD and np.linalg.norm(difference[:3, 3]) < _MAX_SHIFT_M
+        near = rotation_angle(difference[:3, :3]) < slack * _MAX_TURN_RAD and (
+            np.linalg.norm(difference[:3, 3]) < slack * _MAX_SHIFT_M)
         if not near or len(errors[1]) < _MIN_RAYS or np.median(errors[1]) > np.median(errors[0]):
             kept = float(np.median(errors[0])) if len(errors[0]) >= _MIN_RAYS else float("nan")
             refined[name] = RayPose(T_root_camera[name], None, kept)
             continue
         # The steps are in the camera's frame and move the world: the camera itself moves the other way.
         axes = np.kron(np.eye(2), T[:3, :3])
-        covariance = count * (axes @ after.covariance[v] @ axes.T) * (10.0 if low_motion else 1.0)
+        covariance = count * (axes @ after.covariance[v] @ axes.T) * (10.0 if low_motion else slack**2)
         covariance[:3, :3] = scale**2 * covariance[:3, :3] + scale_variance * np.outer(T[:3, 3], T[:3, 3])
         covariance[:3, 3:] *= scale
         covariance[3:, :3] *= scale

@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion.calibration import PeopleMemory, calibrate, combined, poses_from_scene
 from human_scene_ros.fusion.extrinsics import TORSO_JOINTS, ExtrinsicsStatus, PeopleTracks
-from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.fusion.ray_pairs import pose_from_rays
+from human_scene_ros.geometry.transform import apply, invert, rotation_angle
 from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
 
 
@@ -172,3 +173,63 @@ def test_the_scene_places_whom_people_do_not():
     found = combined(calibrate(tracks), scene)
     assert [camera.by_scene for camera in found] == [False, False, True]
     assert np.abs(errors(clip, found)).max() < 0.05
+
+
+def poor_tracks(clip: MultiviewClip, seed: int, pixels: float = 0.0) -> dict[str, PeopleTracks]:
+    """Bodies that face anywhere, at distances of which nobody's is right, in tracks that break every second."""
+    rng = np.random.default_rng(seed)
+    frames = clip.truth.shape[1]
+    tracks = {}
+    for v, name in enumerate(names_of(clip)):
+        pieces = np.full((len(clip.truth) * (frames // 30), frames, len(TORSO_JOINTS), 3), np.nan)
+        for p, person in enumerate(clip.truth):
+            torso = apply(invert(clip.T_world_camera_true[v]), person[:, list(TORSO_JOINTS)])
+            torso[:, [1, 2, 5, 6]] += 0.2 * rng.normal(size=(frames, 4, 3))  # hips and shoulders
+            torso[..., :2] += pixels / 800.0 * torso[..., 2:] * rng.normal(size=(*torso.shape[:2], 2))
+            torso *= np.exp(-0.1 + 0.15 * rng.normal() + 0.08 * rng.normal(size=(frames, 1, 1)))
+            for k in range(frames // 30):
+                pieces[p * (frames // 30) + k, 30 * k:30 * k + 30] = torso[30 * k:30 * k + 30]
+        tracks[name] = PeopleTracks(np.arange(frames) / 30.0, pieces)
+    return tracks
+
+
+def test_rays_of_poor_bodies_place_the_second_camera_up_to_scale():
+    clip = generate(MultiviewConfig("ring", 2, 2, 150, 6))
+    a, b = poor_tracks(clip, 0).values()
+    pair = pose_from_rays(a, b)
+    assert pair.status is ExtrinsicsStatus.OK
+    true = invert(clip.T_world_camera_true[0]) @ clip.T_world_camera_true[1]
+    assert np.degrees(rotation_angle(pair.T_a_b[:3, :3] @ true[:3, :3].T)) < 0.01
+    ours, theirs = (T[:3, 3] / np.linalg.norm(T[:3, 3]) for T in (pair.T_a_b, true))
+    assert np.degrees(np.arccos(min(float(ours @ theirs), 1.0))) < 0.01
+    assert 0.7 < np.linalg.norm(pair.T_a_b[:3, 3]) / np.linalg.norm(true[:3, 3]) < 1.2
+
+
+def test_poor_bodies_place_a_rig_and_say_that_its_size_is_in_doubt():
+    clip = generate(MultiviewConfig("ring", 3, 2, 240, 6))
+    found = calibrate(poor_tracks(clip, 1, pixels=6.0))
+    for camera, error in zip(found[1:], errors(clip, found), strict=True):
+        assert camera.T_first_camera is not None and camera.covariance is not None
+        distance = np.linalg.norm(camera.T_first_camera[:3, 3])
+        assert np.degrees(np.linalg.norm(error[3:])) < 3.0 and np.linalg.norm(error[:3]) < 0.3 * distance
+        assert np.sqrt(np.trace(camera.covariance[:3, :3])) > 0.14 * distance
+
+
+def test_rays_of_somebody_who_stands_place_nothing():
+    clip = generate(MultiviewConfig("ring", 2, 1, 150, 6))
+    still = dataclasses.replace(clip, truth=np.repeat(clip.truth[:, :1], 150, axis=1))
+    a, b = poor_tracks(still, 0, pixels=6.0).values()
+    assert pose_from_rays(a, b).status is ExtrinsicsStatus.INCONSISTENT
+
+
+def test_rays_of_different_people_place_nothing():
+    a, _ = poor_tracks(generate(MultiviewConfig("ring", 2, 2, 150, 6)), 0, pixels=6.0).values()
+    _, b = poor_tracks(generate(MultiviewConfig("ring", 2, 2, 150, 7)), 0, pixels=6.0).values()
+    assert pose_from_rays(a, b).status > ExtrinsicsStatus.LOW_MOTION
+
+
+def test_nobody_in_common_is_too_few_frames():
+    nobody = PeopleTracks(np.arange(10) / 30.0, np.zeros((0, 10, len(TORSO_JOINTS), 3)))
+    a, _ = poor_tracks(generate(MultiviewConfig("ring", 2, 1, 60, 6)), 0).values()
+    for one, other in ((nobody, nobody), (a, nobody), (nobody, a)):
+        assert pose_from_rays(one, other).status is ExtrinsicsStatus.TOO_FEW_FRAMES

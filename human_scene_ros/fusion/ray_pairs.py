@@ -1,0 +1,205 @@
+"""Where one camera stands relative to another, from bodies whose distances and facings are poor but rays good.
+
+Only joints on the body's axis count, for a wrong facing does not move them: pelvis, neck, head. A rigid fit to a few
+moments of one track of each camera is a hypothesis; what decides is how well the rays of all detections of all moments
+meet, where they meet being only roughly where both cameras say (LO-RANSAC, Chum, Matas and Kittler 2003, with the
+epipolar angle of Lee and Civera 2020 as the error). Nobody has to know who is who; the best hypothesis tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from human_scene_ros.fusion.bundle import adjust
+from human_scene_ros.fusion.extrinsics import (
+    ExtrinsicsStatus,
+    PairExtrinsics,
+    PeopleTracks,
+    fit_rigid,
+    resampled,
+)
+from human_scene_ros.geometry.transform import apply, invert, make_transform, rotation_angle
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+AXIS_JOINTS = (0, 3, 4)
+"""Of `TORSO_JOINTS`: pelvis, neck, head."""
+_RAY_RAD = math.radians(1.5)
+_DEPTH_SIGMA = 0.6  # of the logarithm of a distance
+_MAX_LOG_DEPTH = 0.6
+_WORST = 4.0  # a pair of detections costs no more
+_MATCHED = 2.5
+_MOMENTS = 4
+_TRIES = 400
+_REFINED, _ROUNDS, _ITERATIONS = 4, 3, 6
+_FEW = 60  # moments that rank the hypotheses
+_MAX_POINTS = 200
+_SHORTEST = 8
+_MIN_MATCHES = 60
+_MIN_SHARE = 0.5  # of the detections that could have a partner
+_MAX_RIVAL = 0.85  # the next best pose over the best: people who stand still, and ghosts, fit many
+_OTHER_RAD = math.radians(30.0)
+_MIN_SPREAD_M = 0.3
+_FOCAL_PX = 800.0
+_SIGMA_SHARE, _SIGMA_RAD = 0.15, math.radians(5.0)  # of the baseline, measured with the weights that ship
+
+
+@dataclasses.dataclass(frozen=True)
+class _Meetings:
+    """Every detection of a beside every one of b at the same moment.
+
+    Args:
+        x: (n, 3, 3) axis joints in a.
+        y: (n, 3, 3) in b.
+        track: (n, 2) tracks of a and b.
+        of_a: (n,) number of the detection of a.
+        of_b: (n,).
+        time: (n,) index of the moment.
+    """
+
+    x: Array
+    y: Array
+    track: Index
+    of_a: Index
+    of_b: Index
+    time: Index
+
+    def take(self, rows: NDArray[np.bool_]) -> _Meetings:
+        """The chosen rows."""
+        return _Meetings(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+def pose_from_rays(a: PeopleTracks, b: PeopleTracks, *, seed: int = 0) -> PairExtrinsics:
+    """T_a_b from people seen by both cameras at the same times.
+
+    Args:
+        a: First camera, torso joints; many short tracks are welcome.
+        b: Second camera.
+        seed: Of the RANSAC.
+
+    Returns:
+        As `pose_from_people`; the length of its translation is as good as the distances are.
+    """
+    meetings = _meetings(a, b)
+    rng = np.random.default_rng(seed)
+    starts = _hypotheses(meetings, rng)
+    if not len(starts):
+        return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, len(a.joints))
+    moments = np.unique(meetings.time)
+    few = meetings.take(np.isin(meetings.time, moments[::max(len(moments) // _FEW, 1)]))
+    worth = np.array([_score(T, few, 2.0 * _RAY_RAD)[0] for T in starts])
+    starts = starts[np.argsort(-worth, kind="stable")]
+    value, T_b_a, matched, points = max((_settled(T, meetings, rng) for T in starts[:_REFINED]), key=lambda f: f[0])
+    others = [T for T in starts if _turn(T, T_b_a) > _OTHER_RAD][:_REFINED]
+    rivals = [found for found in (_settled(T, meetings, rng) for T in others) if _turn(found[1], T_b_a) > _OTHER_RAD]
+    rival = max((found[0] for found in rivals), default=0.0)
+    possible = min(len(np.unique(meetings.of_a)), len(np.unique(meetings.of_b)))
+    share, T_a_b = len(matched) / possible, invert(T_b_a)
+    pelvis = points[np.isfinite(points).all(axis=1)]
+    spread = 0.0
+    if len(pelvis) > 3:
+        spread = float(np.linalg.svd(pelvis - pelvis.mean(axis=0), compute_uv=False)[1]) / math.sqrt(len(pelvis))
+    if len(matched) < _MIN_MATCHES:
+        return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, len(a.joints))
+    if share < _MIN_SHARE or rival > _MAX_RIVAL * value or spread < _MIN_SPREAD_M:
+        return _failed(ExtrinsicsStatus.INCONSISTENT, len(a.joints))
+    there, here = meetings.y[matched].reshape(-1, 3), meetings.x[matched].reshape(-1, 3)
+    distance = np.linalg.norm(apply(T_a_b, there) - here, axis=1)
+    sigma = np.repeat([_SIGMA_SHARE * float(np.linalg.norm(T_a_b[:3, 3])), _SIGMA_RAD], 3)
+    votes = np.zeros((len(a.joints), len(b.joints)), np.int64)
+    np.add.at(votes, tuple(meetings.track[matched].T), 1)
+    pairing = tuple(int(row.argmax()) if row.max() >= _SHORTEST and votes[:, row.argmax()].argmax() == i else -1
+                    for i, row in enumerate(votes))
+    return PairExtrinsics(T_a_b, 0.0, False, ExtrinsicsStatus.OK, len(matched), share,
+                          float(np.sqrt(np.mean(distance**2))), spread, np.diag(sigma**2), pairing)
+
+
+def _failed(status: ExtrinsicsStatus, people: int) -> PairExtrinsics:
+    return PairExtrinsics(np.eye(4), 0.0, False, status, 0, 0.0, float("nan"), 0.0, np.full((6, 6), np.nan),
+                          (-1,) * people)
+
+
+def _meetings(a: PeopleTracks, b: PeopleTracks) -> _Meetings:
+    axis = list(AXIS_JOINTS)
+    x = np.asarray(a.joints, np.float64)[:, :, axis]
+    y = np.array([resampled(b.stamp_s, joints[:, axis], a.stamp_s) for joints in b.joints]).reshape(
+        -1, len(a.stamp_s), len(axis), 3)
+    there = [np.isfinite(p).all(axis=(2, 3)) & (p[..., 2] > 0.3).all(axis=2) for p in (x, y)]
+    i, j, t = np.nonzero(there[0][:, None] & there[1][None])
+    return _Meetings(x[i, t], y[j, t], np.stack([i, j], axis=1), i * len(a.stamp_s) + t, j * len(a.stamp_s) + t, t)
+
+
+def _hypotheses(meetings: _Meetings, rng: np.random.Generator) -> Array:
+    """(n, 4, 4) T_b_a by rigid fits to a few moments of one pair of tracks."""
+    _, which, count = np.unique(meetings.track, axis=0, return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    members = [np.flatnonzero(which == k) for k in np.flatnonzero(count >= _SHORTEST)]
+    if not members:
+        return np.zeros((0, 4, 4))
+    size = np.array([len(m) for m in members], np.float64)
+    chosen = rng.choice(len(members), _TRIES, p=size / size.sum())
+    picks = np.array([rng.choice(members[k], _MOMENTS, replace=False) for k in chosen])
+    R, t, good = fit_rigid(meetings.x[picks].reshape(_TRIES, -1, 3), meetings.y[picks].reshape(_TRIES, -1, 3))
+    good &= np.linalg.norm(t, axis=1) > 0.3
+    return np.array([make_transform(R[k], t[k]) for k in np.flatnonzero(good)]).reshape(-1, 4, 4)
+
+
+def _score(T_b_a: Array, meetings: _Meetings, tolerance_rad: float) -> tuple[float, Index]:
+    """How many detections find a partner (each between 0 and 1), and the meetings of mutual best partners."""
+    R, t = T_b_a[:3, :3], T_b_a[:3, 3]
+    far = [np.linalg.norm(p, axis=-1) for p in (meetings.x, meetings.y)]
+    ray_a, ray_b = (meetings.x / far[0][..., None]) @ R.T, meetings.y / far[1][..., None]
+    angle = np.zeros(far[0].shape)
+    for one, other in ((ray_a, ray_b), (ray_b, ray_a)):
+        normal = np.cross(t, one)
+        normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
+        angle = np.maximum(angle, np.abs((normal * other).sum(axis=-1)))
+    cosine, at, bt = (ray_a * ray_b).sum(axis=-1), ray_a @ t, ray_b @ t
+    sine = np.maximum(1.0 - cosine**2, 1e-4)
+    along = [(cosine * bt - at) / sine, (bt - cosine * at) / sine]
+    ahead = (along[0] > 0.2) & (along[1] > 0.2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_a, log_b = (np.abs(np.log(f / s)) for f, s in zip(far, along, strict=True))
+        near = ahead & (log_a < _MAX_LOG_DEPTH) & (log_b < _MAX_LOG_DEPTH)
+        cost = (angle / tolerance_rad)**2 + (log_a / _DEPTH_SIGMA)**2 + (log_b / _DEPTH_SIGMA)**2
+    cost = np.minimum(np.where(near, cost, _WORST), _WORST).mean(axis=1)
+    best = []
+    for group in (meetings.of_a, meetings.of_b):
+        least = np.full(int(group.max(initial=-1)) + 1, _WORST)
+        np.minimum.at(least, group, cost)
+        best.append(least)
+    matched = np.flatnonzero((cost <= best[0][meetings.of_a]) & (cost <= best[1][meetings.of_b]) & (cost < _MATCHED))
+    return float((1.0 - cost[matched] / _WORST).sum()), matched
+
+
+def _turn(T: Array, other: Array) -> float:
+    return rotation_angle(T[:3, :3] @ other[:3, :3].T)
+
+
+def _settled(T_b_a: Array, meetings: _Meetings, rng: np.random.Generator) -> tuple[float, Array, Index, Array]:
+    """A hypothesis after refinement: its worth, the pose, matched meetings, and the pelvises where rays meet."""
+    refined, points = _refined(T_b_a, meetings, rng)
+    worth, matched = _score(refined, meetings, _RAY_RAD)
+    return worth, refined, matched, points
+
+
+def _refined(T_b_a: Array, meetings: _Meetings, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The pose that brings the rays of matched detections together, and the pelvises where they meet."""
+    points = np.zeros((0, 3))
+    for _ in range(_ROUNDS):
+        matched = _score(T_b_a, meetings, 2.0 * _RAY_RAD)[1]
+        if len(matched) < _MIN_MATCHES // 2:
+            break
+        if len(matched) > _MAX_POINTS:
+            matched = rng.choice(matched, _MAX_POINTS, replace=False)
+        uv = np.stack([p[matched][..., :2] / p[matched][..., 2:] for p in (meetings.x, meetings.y)]) * _FOCAL_PX
+        uv = uv.reshape(2, -1, 2)
+        result = adjust(np.stack([np.eye(4), T_b_a]), uv, np.full((2, 2), _FOCAL_PX), np.zeros((2, 2)),
+                        np.ones(uv.shape[:2]), huber_px=8.0, iterations=_ITERATIONS)
+        T_b_a, points = result.T_camera_world[1], result.points_world[::len(AXIS_JOINTS)]
+    return T_b_a, points
