@@ -363,7 +363,7 @@ class Tracker:
         poses = np.stack([d.pose for d in drafts])
         rows = [i for i, d in enumerate(drafts) if d.before is not None]
         if rows:
-            before, now = np.stack([drafts[i].before for i in rows]), poses[rows]
+            before, now = np.stack([d.before for d in drafts if d.before is not None]), poses[rows]
             turned = (before != now).any(axis=-1)  # a small network leaves hands and face alone
             dt_s = np.repeat([drafts[i].since_s for i in rows], turned.sum(axis=1))[:, None]
             start = Rotation.from_rotvec(before[turned].astype(np.float64))
