@@ -61,7 +61,7 @@ _MAX_TURN_RAD = math.radians(15.0)
 _MAX_SHIFT_M = 1.0
 _MAX_SCALE = 1.3
 _POOR_SLACK = 2.0  # poor bodies: how much farther the start may be off, how much larger the doubt is
-_POOR_SCALE = 0.15  # and by how much all distances together may be wrong (5 to 16 percent, with the weights that ship)
+_POOR_SCALE = 0.15  # and by how much all distances together may be wrong (4 to 19 percent, with the weights that ship)
 _MAX_SCALE_DOUBT = 0.25  # of the distance from the first camera
 ADVICE = {
     ExtrinsicsStatus.LOW_MOTION: "people covered too little ground for a firm pose; walk through the whole view",

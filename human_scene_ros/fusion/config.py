@@ -71,7 +71,7 @@ class FusionConfig:
     average_betas: bool = True
     betas: Literal["mean", "median"] = "mean"
     sigma_px: float = 3.0
-    sure_score: float = 0.9
+    sure_score: float = 0.7
     depth_fraction: float = 0.09
     adapt_depth_fraction: bool = True
     learn_view_bias: bool = True

@@ -52,6 +52,8 @@ class AssociationConfig:
     depth_noise: float = option(0.15, "Relative error of distances (standard deviation) until it is measured, from "
                                       "people whom three cameras see; right for nano, 0.09 for good networks and two "
                                       "cameras.", low=0.01, high=1.0)
+    sure_score: float = option(0.9, "Rays of bodies with lower scores count as blunter, by score over this one; right "
+                                    "for nano, 0.7 for two cameras that face each other, 0 = never.", low=0.0, high=1.0)
     max_cost: float = option(0.8, "Metres; a pair that costs more is no pair (paper).", low=0.01, high=100.0,
                              dynamic=True)
 

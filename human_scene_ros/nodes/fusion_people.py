@@ -321,6 +321,7 @@ def fusion_config(config: FusionNodeConfig) -> FusionConfig:
     # Detections older than a set can be are left out by the synchroniser already.
     return FusionConfig(
         association=config.assoc.cost, gate=config.assoc.gate, depth_fraction=config.assoc.depth_noise,
+        sure_score=config.assoc.sure_score,
         position_weight=config.assoc.position_weight, pose_weight=config.assoc.pose_weight,
         paper_gate_m=config.assoc.max_cost, position=config.fuse.position, pose=config.fuse.pose,
         betas=config.fuse.betas, smoothing=config.fuse.smoothing, death_s=config.person.timeout,

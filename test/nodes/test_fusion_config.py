@@ -59,8 +59,8 @@ def test_defaults_are_those_of_the_library():
     from human_scene_ros.fusion.sync import SyncConfig
     from human_scene_ros.nodes.parameters import config_from_flat as make
 
-    # All but one: until distances are measured, the node expects those of the weights that ship.
-    assert fusion_config(make(config_for(CAMERAS), {})) == FusionConfig(depth_fraction=0.15)
+    # All but two: distances, until they are measured, and rays are expected to be those of the weights that ship.
+    assert fusion_config(make(config_for(CAMERAS), {})) == FusionConfig(depth_fraction=0.15, sure_score=0.9)
     sync = make(config_for(CAMERAS), {}).sync
     assert (round(1e9 * sync.window), round(1e9 * sync.timeout), round(1e9 * sync.dead_after), sync.min_cameras) == (
         SyncConfig().window_ns, SyncConfig().timeout_ns, SyncConfig().dead_after_ns, SyncConfig().min_cameras)
