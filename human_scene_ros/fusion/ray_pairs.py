@@ -129,8 +129,8 @@ def _meetings(a: PeopleTracks, b: PeopleTracks) -> _Meetings:
     x = np.asarray(a.joints, np.float64)[:, :, axis]
     y = np.array([resampled(b.stamp_s, joints[:, axis], a.stamp_s) for joints in b.joints]).reshape(
         -1, len(a.stamp_s), len(axis), 3)
-    there = [np.isfinite(p).all(axis=(2, 3)) & (p[..., 2] > 0.3).all(axis=2) for p in (x, y)]
-    i, j, t = np.nonzero(there[0][:, None] & there[1][None])
+    in_a, in_b = (np.asarray(np.isfinite(p).all(axis=(2, 3)) & (p[..., 2] > 0.3).all(axis=2)) for p in (x, y))
+    i, j, t = np.nonzero(in_a[:, None] & in_b[None])
     return _Meetings(x[i, t], y[j, t], np.stack([i, j], axis=1), i * len(a.stamp_s) + t, j * len(a.stamp_s) + t, t)
 
 
