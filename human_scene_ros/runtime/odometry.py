@@ -27,6 +27,7 @@ from human_scene_ros.scene import PoseHint, TrackingStatus
 
 Array = NDArray[np.float64]
 
+_LOG_GRAY = (np.log(np.arange(256) / 8.0 + 1.0) * (255.0 / np.log(255.0 / 8.0 + 1.0))).astype(np.float32)  # 0 to 255
 NEAR_LEVELS, FAR_LEVELS = 1, 4  # each doubles how far a corner may be from where it is expected
 
 
@@ -98,6 +99,7 @@ class Keyframe:
 
     Args:
         gray: (h, w) uint8.
+        contrast: (h, w) uint8, what is followed: brightness relative to the surroundings.
         uv_px: (N, 2) float32 corners.
         points_keyframe: (N, 3) metres, the keyframe's optical frame, scaled by `scale`.
         depth_noise: Relative standard deviation of their depth.
@@ -108,6 +110,7 @@ class Keyframe:
     """
 
     gray: NDArray[np.uint8]
+    contrast: NDArray[np.uint8]
     uv_px: NDArray[np.float32]
     points_keyframe: Array
     depth_noise: float
@@ -204,8 +207,9 @@ class KeyframeOdometry:
         check_shape("depth_m", depth_m, (depth_camera.height, depth_camera.width))
         if people is not None:
             check_shape("people", people, (depth_camera.height, depth_camera.width))
-        view = _View(*self._gray(image, camera), stamp_ns, _DepthLookup(np.asarray(depth_m), depth_camera, people),
-                     trust_depth_scale, compare_depth)
+        gray, gray_camera = self._gray(image, camera)
+        depth = _DepthLookup(np.asarray(depth_m), depth_camera, people)
+        view = _View(gray, _contrast(gray), gray_camera, stamp_ns, depth, trust_depth_scale, compare_depth)
         result, state = self._start(view) if state is None else self._go_on(view, state, hint)
         return result, dataclasses.replace(state, T_hint_camera=None if hint is None else hint.T_hint_camera)
 
@@ -259,7 +263,7 @@ class KeyframeOdometry:
 
     def _make_keyframe(self, view: _View, T_origin_keyframe: Array, scale: float, number: int) -> Keyframe:
         c = self.config
-        corners = cv2.goodFeaturesToTrack(view.gray, c.max_corners, c.corner_quality, c.corner_distance_px,
+        corners = cv2.goodFeaturesToTrack(view.contrast, c.max_corners, c.corner_quality, c.corner_distance_px,
                                           mask=view.depth.usable_mask(view.camera))
         uv = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2).astype(np.float32)
         z = view.depth.at(uv, view.camera) * scale
@@ -267,21 +271,21 @@ class KeyframeOdometry:
         uv, z = uv[known], z[known]
         points = view.camera.unproject(uv.astype(np.float64), z).astype(np.float64, copy=False)
         noise = c.sensor_depth_noise if view.trusted else c.depth_noise
-        return Keyframe(view.gray, uv, points, noise, T_origin_keyframe, scale, number)
+        return Keyframe(view.gray, view.contrast, uv, points, noise, T_origin_keyframe, scale, number)
 
-    def _follow(self, keyframe: Keyframe, gray: NDArray[np.uint8], guess_px: NDArray[np.float32],
-                levels: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(N, 2) places of the keyframe's corners in `gray`, looked for on so many more levels of the pyramid, and
-        which of them can be believed."""
+    def _follow(self, uv_px: NDArray[np.float32], before: NDArray[np.uint8], now: NDArray[np.uint8],
+                guess_px: NDArray[np.float32], levels: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(N, 2) places in `now` of corners of `before`, looked for on so many more levels of the pyramid, and which of
+        them can be believed."""
         c = self.config
         options = {"winSize": (c.window_px, c.window_px), "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
                    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)}
-        start = keyframe.uv_px.reshape(-1, 1, 2)
-        there, found, _ = cv2.calcOpticalFlowPyrLK(keyframe.gray, gray, start, guess_px.reshape(-1, 1, 2).copy(),
+        start = uv_px.reshape(-1, 1, 2)
+        there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, start, guess_px.reshape(-1, 1, 2).copy(),
                                                    maxLevel=levels, **options)
         # The way back begins at its end and need not see far.
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, keyframe.gray, there, start.copy(), maxLevel=1, **options)
-        height, width = gray.shape
+        back, found_back, _ = cv2.calcOpticalFlowPyrLK(now, before, there, start.copy(), maxLevel=1, **options)
+        height, width = now.shape
         uv = there.reshape(-1, 2)
         good = (found.ravel() > 0) & (found_back.ravel() > 0)
         good &= np.linalg.norm(back - start, axis=-1).ravel() < c.max_forward_backward_px
@@ -299,9 +303,9 @@ class KeyframeOdometry:
                 prior_noise: tuple[float, float]) -> _Fix:
         """One frame against one keyframe."""
         guess_px = self._guess(keyframe, view.camera, T_origin_predicted)
-        uv, good = self._follow(keyframe, view.gray, guess_px, NEAR_LEVELS)
-        if 2 * int(good.sum()) < len(good):  # the guess may be far off: look farther
-            uv, good = self._follow(keyframe, view.gray, guess_px, FAR_LEVELS)
+        uv, good = self._follow(keyframe.uv_px, keyframe.contrast, view.contrast, guess_px, NEAR_LEVELS)
+        if 2 * int(good.sum()) < len(good):  # the guess may be far off: look farther, by what can be seen from afar
+            uv, good = self._follow(keyframe.uv_px, keyframe.gray, view.gray, guess_px, FAR_LEVELS)
         good &= ~view.depth.people_at(uv, view.camera)
         inliers = np.zeros_like(good)
         if int(good.sum()) < self.config.min_corners:
@@ -414,10 +418,11 @@ class KeyframeOdometry:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """The frame being placed: grey image, its intrinsics, its depth, whether that comes from a sensor and whether it is
-    to be compared with the keyframe's."""
+    """The frame being placed: grey image, its contrast, intrinsics, depth, whether that is a sensor's and whether it is to
+    be compared with the keyframe's."""
 
     gray: NDArray[np.uint8]
+    contrast: NDArray[np.uint8]
     camera: PinholeCamera
     stamp_ns: int
     depth: _DepthLookup
@@ -542,6 +547,13 @@ def _refine(points: Array, uv_px: Array, camera: PinholeCamera, T: Array, noise_
         np.clip(log_depth, -1.0, 1.0, out=log_depth)
         converged = size < 5e-4 and width2 == 9.0  # half a millimetre, a tenth of a pixel; the rest is far less
     return T, distance2 < 9.21  # 99 % of a chi-square with two degrees of freedom
+
+
+def _contrast(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Brightness relative to the surroundings on a logarithmic scale: Lucas-Kanade takes brightness for constant, but
+    automatic exposure changes it everywhere by one factor."""
+    log_gray = cv2.LUT(gray, _LOG_GRAY)
+    return cv2.addWeighted(log_gray, 2.0, cv2.blur(log_gray, (21, 21)), -2.0, 128.0, dtype=cv2.CV_8U)
 
 
 def _middle(values: Array) -> float:
