@@ -418,7 +418,7 @@ class KeyframeOdometry:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """The frame being placed: grey image, its contrast, intrinsics, depth, whether that is a sensor's and whether it is to
+    """The frame being placed: grey image, its contrast, intrinsics, depth, whether a sensor's and whether it is to
     be compared with the keyframe's."""
 
     gray: NDArray[np.uint8]
