@@ -73,8 +73,7 @@ class _Measured:
     view: Index
     stamp: Array
     point: Array
-    covariance: Array
-    outlier: Array  # covariance where the depth is an outlier
+    covariances: Array  # (2, N, 3, 3): where the depth is good, where it is an outlier
     rotations: Array
     betas: Array
     score: Array
@@ -83,6 +82,13 @@ class _Measured:
     head_camera: Array
     lower_weight: Array  # 0 where the lower body is outside the image
     tracklet: Index
+
+    @property
+    def covariance(self) -> Array:
+        return self.covariances[0]
+
+    def distrust_depth(self, rows: Index) -> None:
+        self.covariances[0, rows] = self.covariances[1, rows]
 
 
 class Fusion:
@@ -246,17 +252,17 @@ class Fusion:
         lower = self._lower_weights(view, head, rotations[:, 0])
         rotations[:, 0] = rot @ rotations[:, 0]
         sigma_px = self.config.sigma_px * np.maximum(self.config.sure_score / score, 1.0)
-        covariance, outlier = (ray_covariances(
-            point, self._centre[view], head[:, 2], focal, sigma_px=sigma_px, depth_fraction=fraction)
-            for fraction in (self._depth_fraction, max(self._depth_fraction, self.config.outlier_depth_fraction)))
+        fractions = np.array([[self._depth_fraction], [max(self._depth_fraction, self.config.outlier_depth_fraction)]])
+        covariances = ray_covariances(point, self._centre[view], head[:, 2], focal, sigma_px=sigma_px,
+                                      depth_fraction=fractions)
         stamp = np.asarray(d.stamp_s, np.float64)
         if d.track_id is not None:
             tracklet = np.asarray(d.track_id, np.int64)
         else:
             tracklet = self._trackers.step(view, stamp, point,
                                            None if d.token is None else np.asarray(d.token, np.float64))[0]
-        return _Measured(rows, view, stamp, point, covariance, outlier, rotations.reshape(len(rows), J, 9), betas,
-                         score, head[:, 2], focal, head, lower, tracklet)
+        return _Measured(rows, view, stamp, point, covariances, rotations.reshape(len(rows), J, 9), betas, score,
+                         head[:, 2], focal, head, lower, tracklet)
 
     def _without_duplicates(self, view: Index, head: Array, score: Array, betas: Array,
                             rotations: Array) -> NDArray[np.bool_] | None:
@@ -267,9 +273,9 @@ class Fusion:
         du, dv = uv[:, 0, None] - uv[:, 0], uv[:, 1, None] - uv[:, 1]
         near = (view[:, None] == view) & (du * du + dv * dv < (0.25 * length * 0.25 * length)[:, None])
         near &= np.abs(z[:, None] - z) < 0.1 * np.maximum(z[:, None], z)
-        first, second = np.nonzero(np.triu(near, 1))
-        if not len(first):
+        if np.count_nonzero(near) == len(view):  # everybody is near themselves
             return None
+        first, second = np.nonzero(np.triu(near, 1))
         involved, place = np.unique(np.concatenate([first, second]), return_inverse=True)
         local, canonical = self._pose_positions(rotations[involved], betas[involved])
         pelvis = head[involved] - local
@@ -315,8 +321,7 @@ class Fusion:
                 squared = self._distances_squared(seen, bound, person)
                 fits = squared.min(axis=0) < self.config.anchor_gate
                 owner[bound[fits]] = person[fits]
-                odd = bound[fits & (squared[1] < squared[0])]
-                seen.covariance[odd] = seen.outlier[odd]
+                seen.distrust_depth(bound[fits & (squared[1] < squared[0])])
                 loose = ~fits
                 if loose.any():
                     self._bound[person[loose], seen.view[bound[loose]]] = -1
@@ -348,8 +353,9 @@ class Fusion:
                              self._covariance[person] + noise[:, None, None] * np.eye(3))
 
     def _of_both(self, seen: _Measured, rows: Index, offset: Array, covariance: Array) -> Array:
-        return np.stack([mahalanobis_squared(offset, seen.covariance[rows] + covariance),
-                         mahalanobis_squared(offset, seen.outlier[rows] + covariance) + self.config.outlier_penalty])
+        squared = mahalanobis_squared(offset, seen.covariances[:, rows] + covariance)
+        squared[1] += self.config.outlier_penalty
+        return squared
 
     def _disown(self, seen: _Measured, owner: Index) -> None:
         """Let go of the view that contradicts a person's others most, beyond the gate: three views and more.
@@ -357,12 +363,12 @@ class Fusion:
         A tracklet that slips over to somebody else would drag its person along, and prediction would follow.
         """
         rows = np.flatnonzero(owner >= 0)
-        active, person = np.unique(owner[rows], return_inverse=True)
-        member = (np.arange(len(active))[:, None] == person).astype(np.float64)
+        person = owner[rows]
+        member = (np.arange(len(self._ids))[:, None] == person).astype(np.float64)
         many = member.sum(axis=1)[person] >= 3
         if not many.any():
             return
-        points = self._at_stamp(seen, rows, owner[rows])
+        points = self._at_stamp(seen, rows, person)
         local = points - points[member.argmax(axis=1)][person]
         information = invert_symmetric(seen.covariance[rows])[0]
         pulled = (information @ local[..., None])[..., 0]
@@ -370,8 +376,8 @@ class Fusion:
         covariance = invert_symmetric(others)[0]
         offset = local - (covariance @ ((member @ pulled)[person] - pulled)[..., None])[..., 0]
         squared = np.where(many, self._of_both(seen, rows, offset, covariance).min(axis=0), 0.0)
-        worst = np.where(member > 0.0, squared, -1.0).argmax(axis=1)
-        wrong = rows[worst[squared[worst] > self.config.anchor_gate]]
+        of_person = np.where(member > 0.0, squared, 0.0)
+        wrong = rows[of_person.argmax(axis=1)[of_person.max(axis=1) > self.config.anchor_gate]]
         self._bound[owner[wrong], seen.view[wrong]] = -1
         owner[wrong] = -1
 
@@ -436,7 +442,7 @@ class Fusion:
                 owner[free[mine[i]]] = person
                 self._bound[person, v] = seen.tracklet[free[mine[i]]]
                 if odd[mine[i], person]:
-                    seen.covariance[free[mine[i]]] = seen.outlier[free[mine[i]]]
+                    seen.distrust_depth(free[mine[i]])
 
     def _note(self, seen: _Measured, free: Index) -> None:
         """When each tracklet that is free now was free before."""
@@ -631,7 +637,9 @@ class Fusion:
         gain[owner[used], seen.view[used]] = evidence_of_scores(seen.score[used])
         hit = np.zeros(gain.shape, bool)
         hit[owner[used], seen.view[used]] = True
-        views = np.flatnonzero(self._known & np.isin(np.arange(len(self._views)), looked))
+        looking = np.zeros(len(self._views), bool)
+        looking[looked[(looked >= 0) & (looked < len(looking))]] = True
+        views = np.flatnonzero(looking & self._known)
         missed = should_be_seen(self._filters.position, hit[:, views], self._rot[views], self._centre[views],
                                 self._focal[views], self._principal[views], self._size[views]) & ~hit[:, views]
         change = gain.sum(axis=1) - self.config.miss_evidence * missed.sum(axis=1)
@@ -708,7 +716,10 @@ class Fusion:
                 break
             offset = local - head[person]
             distance = np.sqrt(((information @ offset[..., None])[..., 0] * offset).sum(axis=1))
+            before = weight
             weight = np.where(robust, np.minimum(1.0, 2.5 / np.maximum(distance, 1e-9)), 1.0)
+            if (weight == before).all():  # mostly nobody is off: nothing would change any more
+                break
         head = head + base
         if self.config.position != "map":
             self._other_heads(seen, rows, points, person, member, status, head)

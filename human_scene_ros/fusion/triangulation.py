@@ -195,7 +195,7 @@ def _clean(centers: NDArray[np.floating], directions: NDArray[np.floating],
 
 def ray_covariances(points: NDArray[np.floating], origins: NDArray[np.floating], depths: NDArray[np.floating],
                     focals_px: NDArray[np.floating], *, sigma_px: float | NDArray[np.floating] = 3.0,
-                    depth_fraction: float = 0.09) -> Array:
+                    depth_fraction: float | NDArray[np.floating] = 0.09) -> Array:
     """(N, 3, 3) covariance of points measured by a camera: thin across the ray, long along it.
 
     Args:
@@ -204,7 +204,7 @@ def ray_covariances(points: NDArray[np.floating], origins: NDArray[np.floating],
         depths: (N,) distance along the optical axis, metres.
         focals_px: (N,) focal lengths.
         sigma_px: Pixel error of the rays, or (N,) of each; 2 cm are added for what "the head" means.
-        depth_fraction: Standard deviation of depth over depth.
+        depth_fraction: Standard deviation of depth over depth; (K, 1) gives (K, N, 3, 3).
     """
     lateral = sigma_px * depths / focals_px + 0.02
     along = np.maximum(lateral, depth_fraction * depths)
