@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -52,7 +53,12 @@ def main(argv: list[str] | None = None) -> int:
                         format="%(levelname)s %(name)s: %(message)s")
     module = _module(arguments.command)
     try:
-        return int(module.run(arguments) or 0)
+        code = int(module.run(arguments) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `human-scene ... | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141
     except HumanSceneError as error:
         if arguments.verbose:
             raise
