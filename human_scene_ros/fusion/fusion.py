@@ -273,9 +273,12 @@ class Fusion:
         du, dv = uv[:, 0, None] - uv[:, 0], uv[:, 1, None] - uv[:, 1]
         near = (view[:, None] == view) & (du * du + dv * dv < (0.25 * length * 0.25 * length)[:, None])
         near &= np.abs(z[:, None] - z) < 0.1 * np.maximum(z[:, None], z)
-        if np.count_nonzero(near) == len(view):  # everybody is near themselves
+        np.fill_diagonal(near, False)
+        if not near.any():
             return None
         first, second = np.nonzero(np.triu(near, 1))
+        if not len(first):
+            return None
         involved, place = np.unique(np.concatenate([first, second]), return_inverse=True)
         local, canonical = self._pose_positions(rotations[involved], betas[involved])
         pelvis = head[involved] - local

@@ -28,6 +28,13 @@ def test_nobody_in_the_scene_is_a_valid_benchmark(capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["wa_mpjpe_fused_mm"] is None
 
 
+def test_heads_that_meet_in_a_picture_stay_two(capsys: pytest.CaptureFixture[str]):
+    """In this clip a head comes within reach of a nearer one that is itself beyond the other's reach."""
+    assert main(["bench", "fusion", "--scenario", "room", "--seed", "3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["id_switches"] == 0 and result["idf1"] > 0.99
+
+
 def test_the_same_seed_gives_the_same_clip_and_another_does_not():
     a, b, c = (generate(MultiviewConfig("ring", 3, 2, 20, seed)) for seed in (1, 1, 2))
     assert (a.pose == b.pose).all() and (a.stamp_s == b.stamp_s).all()
