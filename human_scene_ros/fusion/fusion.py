@@ -273,9 +273,6 @@ class Fusion:
         du, dv = uv[:, 0, None] - uv[:, 0], uv[:, 1, None] - uv[:, 1]
         near = (view[:, None] == view) & (du * du + dv * dv < (0.25 * length * 0.25 * length)[:, None])
         near &= np.abs(z[:, None] - z) < 0.1 * np.maximum(z[:, None], z)
-        np.fill_diagonal(near, False)
-        if not near.any():
-            return None
         first, second = np.nonzero(np.triu(near, 1))
         if not len(first):
             return None

@@ -51,6 +51,9 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:  # rcl's; a signal came after the executor had looked at the context, before it waited
+        if rclpy.ok():
+            raise
     except HumanSceneError as error:
         # The logger may not exist yet; standard error always does.
         print(f"[{name}] {error}", file=sys.stderr, flush=True)
