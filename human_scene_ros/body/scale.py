@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from human_scene_ros.geometry.arrays import weighted_median
+
 Array = NDArray[np.float64]
 
 MIN_LENGTH_PX = 15.0
@@ -103,7 +105,7 @@ def estimate_scale(samples: ScaleSamples, weights: NDArray[np.floating] | None =
     if not n:
         return ScaleEstimate(1.0, ScaleStatus.NO_SAMPLE, 0)
     if mode == "median":
-        factor = _weighted_median(values, np.ones(n) if weights is None else np.asarray(weights, np.float64)[used])
+        factor = weighted_median(values, np.ones(n) if weights is None else np.asarray(weights, np.float64)[used])
     elif mode == "trimmed":
         cut = int(0.2 * n)
         factor = float(np.sort(values)[cut:n - cut].mean())
@@ -175,7 +177,7 @@ class ScaleFilter:
         n = len(log_rho)
         if not n:
             return ScaleEstimate(1.0, ScaleStatus.NO_SAMPLE, 0), state
-        wanted = _weighted_median(np.array(log_rho), np.array(kept)) - state.log_scale
+        wanted = weighted_median(np.array(log_rho), np.array(kept)) - state.log_scale
         if n < 8:
             wanted *= n / (n + 8.0)
         factor = float(np.exp(wanted))
@@ -221,13 +223,3 @@ def _consistent_factor(K: Array, head: Array, delta: Array, wanted_px: Array, lo
             left = np.sign(_projected_length(K, head, delta, np.exp(half)) - wanted_px) * sign > 0.0
         a, b = np.where(left, half, a), np.where(left, b, half)
     return np.where(found, np.exp(0.5 * (a + b)), np.nan)
-
-
-def _weighted_median(values: Array, weights: Array) -> float:
-    """For equal weights the usual median; otherwise the lower and upper weighted medians are averaged."""
-    order = np.argsort(values)
-    values, cumulative = values[order], np.cumsum(weights[order])
-    half = 0.5 * cumulative[-1]
-    lower = values[int(np.searchsorted(cumulative, half * (1.0 - 1e-12)))]
-    upper = values[min(int(np.searchsorted(cumulative, half * (1.0 + 1e-12), side="right")), len(values) - 1)]
-    return float(0.5 * (lower + upper))

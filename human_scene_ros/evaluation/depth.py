@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.errors import ShapeError
+from human_scene_ros.geometry.arrays import weighted_median
 
 DepthAlignment = Literal["metric", "median", "scale", "scale_lad", "scale_shift_lstsq", "scale_shift_lad2"]
 
@@ -123,10 +124,7 @@ def _weiszfeld_scale(p: NDArray[np.float64], g: NDArray[np.float64]) -> float:
 def _least_absolute_scale(p: NDArray[np.float64], g: NDArray[np.float64]) -> float:
     """The scale of least sum |s p - g|, exact: the median of g / p, every pixel weighing |p|."""
     known = p != 0
-    ratio, weight = g[known] / p[known], np.abs(p[known])
-    order = np.argsort(ratio)
-    below = np.cumsum(weight[order])
-    return float(ratio[order][np.searchsorted(below, 0.5 * below[-1])]) if ratio.size else 1.0
+    return weighted_median(g[known] / p[known], np.abs(p[known])) if known.any() else 1.0
 
 
 def _adam_scale_shift(p: NDArray[np.float64], g: NDArray[np.float64]) -> tuple[float, float]:

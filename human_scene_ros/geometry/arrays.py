@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from human_scene_ros.errors import ShapeError
 
@@ -24,3 +25,13 @@ def check_finite(name: str, array: Any) -> None:
     bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
     if bad:
         raise ShapeError(f"{name} holds {bad} value(s) that are NaN or infinite; expected finite numbers")
+
+
+def weighted_median(values: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
+    """Of (n,) values, at least one: the usual median for equal weights, else the mean of the lower and upper one."""
+    order = np.argsort(values)
+    values, cumulative = values[order], np.cumsum(weights[order])
+    half = 0.5 * cumulative[-1]
+    lower = values[int(np.searchsorted(cumulative, half * (1.0 - 1e-12)))]
+    upper = values[min(int(np.searchsorted(cumulative, half * (1.0 + 1e-12), side="right")), len(values) - 1)]
+    return float(0.5 * (lower + upper))
