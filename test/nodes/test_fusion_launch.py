@@ -108,8 +108,8 @@ def test_a_rig_is_launched_and_what_dies_comes_back(tmp_path: Path, shared: bool
             frames[ours] = [frame for _, frame in zip(range(12), source, strict=False)]
     with graph(DOMAIN, tmp_path) as g:
         people = g.collect(FusedPersonArray, "/people")
-        publishers = {name: (g.publisher(Image, f"/{name}/color/image"), g.publisher(CameraInfo, f"/{name}/color/camera_info"))
-                      for name in RECORDED}
+        publishers = {name: (g.publisher(Image, f"/{name}/color/image"),
+                             g.publisher(CameraInfo, f"/{name}/color/camera_info")) for name in RECORDED}
         launched = Launched(tmp_path, cameras="[front,left]", image_topic="color/image", params_file=str(parameters),
                             extrinsics_file=str(rig), shared=str(shared).lower())
         sent = 0
