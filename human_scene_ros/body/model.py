@@ -402,9 +402,8 @@ def _stack(people: Sequence[BodyParameters]) -> tuple[Array, Array, Array, Array
             np.stack([p.transl for p in people]), np.stack([p.expression for p in people]))
 
 
-def standing_height(model: BodyModel, betas: NDArray[np.floating]) -> float:
-    """Stature in metres: extent along y of the zero pose with these betas (b,)."""
-    level = max(model.meshes)
-    mesh = model.meshes[level]
-    y = mesh.template[:, 1] + mesh.directions[1::3] @ model.coefficients(betas)
-    return float(y.max() - y.min())
+def standing_height(model: BodyModel, betas: NDArray[np.floating]) -> Array:
+    """Stature in metres: extent along y of the zero pose with these betas (..., b) -> (...)."""
+    mesh = model.meshes[max(model.meshes)]
+    y = mesh.template[:, 1] + model.coefficients(betas) @ mesh.directions[1::3].T
+    return y.max(axis=-1) - y.min(axis=-1)

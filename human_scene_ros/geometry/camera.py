@@ -57,12 +57,13 @@ class PinholeCamera:
 
     def project(self, points_camera: NDArray[np.floating]) -> NDArray[np.floating]:
         """(..., 3) metres -> (..., 2) pixels; NaN for points that are not in front of the camera."""
-        z = points_camera[..., 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.where(z > 1e-9, z, np.nan)
-            u = points_camera[..., 0] / z * self.fx + self.cx
-            v = points_camera[..., 1] / z * self.fy + self.cy
-        return np.stack([u, v], axis=-1)
+        dtype = points_camera.dtype
+        with np.errstate(invalid="ignore"):
+            z = np.where(points_camera[..., 2:] > 1e-9, points_camera[..., 2:], dtype.type(np.nan))
+            uv = points_camera[..., :2] / z
+        uv *= np.array((self.fx, self.fy), dtype)
+        uv += np.array((self.cx, self.cy), dtype)
+        return uv
 
     def rays(self) -> NDArray[np.float32]:
         """(height, width, 3) ray of each pixel with z = 1."""

@@ -32,10 +32,19 @@ def invert(T_a_b: NDArray[np.floating]) -> Matrix:
     return make_transform(rot_b_a, -rot_b_a @ T_a_b[:3, 3])
 
 
+def nearest_rotations(matrices: NDArray[np.floating]) -> Matrix:
+    """(..., 3, 3) that are rotations but for rounding -> the nearest rotations, float64.
+
+    One Newton step of the polar decomposition (Higham 1986): an error of 1e-7 becomes one of 1e-14, in a tenth of the
+    time of a singular value decomposition.
+    """
+    matrices = np.asarray(matrices, dtype=np.float64)
+    return matrices @ (1.5 * np.eye(3) - 0.5 * matrices.swapaxes(-1, -2) @ matrices)
+
+
 def orthonormal(T_a_b: Matrix) -> Matrix:
-    """The transform with the rotation that is nearest to its own (polar decomposition); for chains of poses."""
-    u, _, vt = np.linalg.svd(T_a_b[:3, :3])
-    return make_transform(u @ vt, T_a_b[:3, 3])
+    """The transform with the rotation that is nearest to its own; for chains of poses, see `nearest_rotations`."""
+    return make_transform(nearest_rotations(T_a_b[:3, :3]), T_a_b[:3, 3])
 
 
 def apply(T_a_b: NDArray[np.floating], points_b: NDArray[np.floating]) -> NDArray[np.floating]:

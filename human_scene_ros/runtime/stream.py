@@ -241,7 +241,8 @@ class HumanSceneStream:
         clock, memory = _Clock(), self._memory
         with clock("preprocess"):
             placement = self._placement(frame)
-            image = self._network_image(frame.image, placement)
+            reduced = self._reduced(frame.image, placement)
+            image = self._network_image(frame.image, reduced, placement)
             tensor = to_tensor(image, self._device)
             given = None if frame.camera is None else placement.camera(frame.camera)
         with clock("network"):
@@ -265,7 +266,7 @@ class HumanSceneStream:
         with clock("odometry"):
             pair = self._follow_pair(tensor, dense_camera, dense, memory)
             T_origin_camera, status, odometry, dense, ratio = self._camera_pose(
-                frame, camera, dense_camera, dense, T_chain, pair, scale, source, memory)
+                frame, reduced, camera, dense_camera, dense, T_chain, pair, scale, source, memory)
             if ratio != 1.0:
                 observations = observations if windowed else [_moved(o, ratio) for o in observations]
                 scale, source = scale * ratio, ScaleSource.ODOMETRY
@@ -295,17 +296,22 @@ class HumanSceneStream:
                              f"{(height, width)}")
         return place(width, height, self.network.config.image_width_px)
 
-    def _network_image(self, image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def _reduced(self, image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+        """The image halved as often as leaves enough for the odometry and for plain averaging to the network's size:
+        the same averages as at once, which OpenCV computes several times faster, and once for both."""
+        least = max(self.config.odometry.image_width_px, 2 * placement.resized_size[0])
+        while image.shape[1] % 2 == image.shape[0] % 2 == 0 and image.shape[1] >= 2 * least:
+            image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        return image
+
+    def _network_image(self, image: NDArray[np.uint8], reduced: NDArray[np.uint8],
+                       placement: Placement) -> NDArray[np.uint8]:
         """(h, w, 3) uint8. Official weights need the official filter; the small network is trained on renderings,
         to which plain averaging is as near, at a twentieth of the time."""
         if self.network.config.patch_embed == "conv" or max(placement.input_size) < max(placement.resized_size):
             return resize_and_crop(image, placement)
         left, top, right, bottom = placement.box
-        width, height = placement.resized_size
-        while image.shape[1] % 2 == image.shape[0] % 2 == 0 and image.shape[1] >= 4 * width:
-            # The same averages by halves, which OpenCV computes several times faster.
-            image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        resized = cv2.resize(reduced, placement.resized_size, interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(resized[top:bottom, left:right])
 
     def _run_network(self, tensor: torch.Tensor, memory: StreamMemory, given: PinholeCamera | None,
@@ -408,25 +414,26 @@ class HumanSceneStream:
         heads = arrays["smpl_transl"].astype(np.float64) * scale
         identities = output.smpl_id[0].cpu().numpy()
         windowed = self.network.config.body_head == "window"
-        finite = np.all([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays.values()], axis=0)
+        finite = np.isfinite(sum(a.reshape(len(a), -1).sum(axis=1, dtype=np.float64) for a in arrays.values()))
         chosen: list[int] = []
         for i in order[:len(order) if self.config.max_people else 0]:
             if finite[i] and heads[i, 2] > 0.05 and not any(self._same_head(heads[i], heads[j]) for j in chosen):
                 chosen.append(int(i))
                 if len(chosen) == self.config.max_people:
                     break
-        parameters, joints = people_from_network(
-            self.body_model, arrays["smpl_rotmat"][chosen], arrays["smpl_shape"][chosen],
-            arrays["smpl_expression"][chosen], heads[chosen])
+        betas, expression = arrays["smpl_shape"][chosen], arrays["smpl_expression"][chosen]
+        rotations, joints = people_from_network(self.body_model, arrays["smpl_rotmat"][chosen], betas, expression,
+                                                heads[chosen])
         # The window head refines the head's place: its translation projects to it. The official translation is for a
         # camera of its own; there the detector's location is the truth in the picture.
         if windowed:
-            heads_px = camera.project(joints[:, HEAD])
+            heads_px = camera.project(heads[chosen])
         else:
             seen = self.network.to_network_px(output.smpl_loc, size)[0].float().cpu().numpy()
             heads_px = placement.to_input_px(seen[chosen])
-        return [Observation(body, points, float(scores[i]), uv, None if windowed else int(identities[i]))
-                for i, body, points, uv in zip(chosen, parameters, joints, heads_px.astype(np.float32), strict=True)]
+        heads_px = heads_px.astype(np.float32)
+        return [Observation(rotations[k], betas[k], expression[k], joints[k], float(scores[i]), heads_px[k],
+                            None if windowed else int(identities[i])) for k, i in enumerate(chosen)]
 
     def _same_head(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
         """Whether two heads coincide as seen from the camera, whatever their distances."""
@@ -443,9 +450,9 @@ class HumanSceneStream:
         return follow(self.network.pair_pose, image, camera, dense.points_camera[..., 2], _dilated(dense.person),
                       memory.pair)
 
-    def _camera_pose(self, frame: CameraFrame, camera: PinholeCamera, dense_camera: PinholeCamera, dense: _Dense,
-                     T_chain: NDArray[np.float64] | None, pair: PairState | None, scale: float, source: ScaleSource,
-                     memory: StreamMemory,
+    def _camera_pose(self, frame: CameraFrame, reduced: NDArray[np.uint8], camera: PinholeCamera,
+                     dense_camera: PinholeCamera, dense: _Dense, T_chain: NDArray[np.float64] | None,
+                     pair: PairState | None, scale: float, source: ScaleSource, memory: StreamMemory,
                      ) -> tuple[NDArray[np.float64], TrackingStatus, OdometryState | None, _Dense, float]:
         """T_origin_camera, its status, the odometry's state, the dense maps and the factor applied to them."""
         way = self.config.camera_pose
@@ -472,9 +479,9 @@ class HumanSceneStream:
         if hint is None and pair is not None:
             hint = pair.hint
         rescale = self.config.scale_source == "odometry" and sensed is None
-        result, state = self._odometry.step(frame.image, camera, frame.stamp_ns, depth, depth_camera, people,
-                                            memory.odometry, trust_depth_scale=sensed is not None,
-                                            compare_depth=rescale, hint=hint)
+        result, state = self._odometry.step(
+            reduced, camera.resized(reduced.shape[1], reduced.shape[0]), frame.stamp_ns, depth, depth_camera, people,
+            memory.odometry, trust_depth_scale=sensed is not None, compare_depth=rescale, hint=hint)
         ratio = 1.0
         if rescale and np.isfinite(result.depth_ratio):
             ratio = float(np.clip(result.depth_ratio, 0.5, 2.0))
@@ -487,17 +494,19 @@ class HumanSceneStream:
         return align_world(dense.points_camera, ~_dilated(dense.person), [o.joints_camera for o in observations])
 
     def _body_estimates(self, tracked: list[TrackedBody], camera: PinholeCamera) -> tuple[BodyEstimate, ...]:
+        if not tracked:
+            return ()
         estimates = []
-        boxes = _bounding_boxes(np.array([b.joints_camera[:BODY_JOINTS] for b in tracked]), camera) if tracked else ()
-        for body, box in zip(tracked, boxes, strict=True):
+        boxes = _bounding_boxes(np.array([b.joints_camera[:BODY_JOINTS] for b in tracked]), camera)
+        heights_m = standing_height(self.body_model, np.array([b.parameters.betas for b in tracked]))
+        for body, box, height_m in zip(tracked, boxes, heights_m.tolist(), strict=True):
             track, points, seen = body.track, body.joints_camera, body.time_since_update_s == 0.0
             uv = track.head_uv_px if seen else camera.project(points[HEAD])
             estimates.append(BodyEstimate(
                 track_id=track.track_id, track_state=track.state, track_age=track.age,
                 time_since_update_s=body.time_since_update_s, score=track.score, parameters=body.parameters,
                 joints_camera=points.astype(np.float32), head_uv_px=np.asarray(uv, np.float32),
-                bbox_px=box, height_m=standing_height(self.body_model, body.parameters.betas),
-                velocity_world=body.velocity_world))
+                bbox_px=box, height_m=height_m, velocity_world=body.velocity_world))
         return tuple(estimates)
 
 
@@ -517,8 +526,7 @@ class _Clock:
 def _moved(observation: Observation, ratio: float) -> Observation:
     """The body moved along its head's ray."""
     by = (observation.joints_camera[HEAD] * (ratio - 1.0)).astype(np.float32)
-    parameters = dataclasses.replace(observation.parameters, transl=observation.parameters.transl + by)
-    return dataclasses.replace(observation, parameters=parameters, joints_camera=observation.joints_camera + by)
+    return dataclasses.replace(observation, joints_camera=observation.joints_camera + by)
 
 
 def _sampled(values: NDArray, camera: PinholeCamera, target: PinholeCamera) -> NDArray:

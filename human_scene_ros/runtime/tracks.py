@@ -15,19 +15,19 @@ The state is passed in and returned. Track ids rise and are never given to anoth
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial.transform import Rotation
 
-from human_scene_ros.body.model import BodyModel, pose_joints
+from human_scene_ros.body.model import BodyModel, chain, rest_joints
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.body.skeleton import HEAD, PELVIS
 from human_scene_ros.errors import ConfigError
-from human_scene_ros.geometry.transform import apply, invert
+from human_scene_ros.geometry.transform import apply, invert, nearest_rotations
 from human_scene_ros.scene import TrackState
 
 Array = NDArray[np.floating]
@@ -99,14 +99,18 @@ class Observation:
     """One body as the network saw it in one frame.
 
     Args:
-        parameters: Camera frame.
+        rotations: (55, 3, 3) of each joint relative to its parent, skinning order; root: SMPL-X axes -> camera.
+        betas: (b,).
+        expression: (e,).
         joints_camera: (55, 3) metres.
         score: Detection confidence.
         head_uv_px: (2,) in the input image.
         identity: The network's own number of this person, None when it does not re-identify.
     """
 
-    parameters: BodyParameters
+    rotations: NDArray[np.float32]
+    betas: NDArray[np.float32]
+    expression: NDArray[np.float32]
     joints_camera: NDArray[np.float32]
     score: float
     head_uv_px: NDArray[np.float32]
@@ -127,7 +131,9 @@ class Track:
         stamp_ns: Stamp of `mean`.
         mean: (6,) pelvis position (m) and velocity (m/s), world.
         covariance: (6, 6).
-        parameters: The body when it was last seen, in the camera frame of then, smoothed.
+        rotations: (55, 3, 3) of the body when it was last seen, root in the camera frame of then, smoothed.
+        betas: (b,) smoothed shape.
+        expression: (e,) the same.
         rot_world_camera: (3, 3) of that camera.
         score: Of the last detection.
         mean_score: Running mean of the scores, each new one with weight 1/2.
@@ -145,7 +151,9 @@ class Track:
     stamp_ns: int
     mean: Array
     covariance: Array
-    parameters: BodyParameters
+    rotations: NDArray[np.float32]
+    betas: NDArray[np.float32]
+    expression: NDArray[np.float32]
     rot_world_camera: Array
     score: float
     mean_score: float
@@ -246,17 +254,15 @@ class Tracker:
 
     def _predicted(self, tracks: Sequence[Track], stamp_ns: int) -> list[Track]:
         predicted = []
-        along = np.arange(3)
         for track in tracks:
             dt_s = max(0, stamp_ns - track.stamp_ns) * 1e-9
             # Unseen people stop sooner than they go on: velocity fades over two seconds.
-            kept = np.exp(-dt_s / 2.0) if track.state == TrackState.PREDICTED else 1.0
-            F, Q = np.diag([1.0, 1.0, 1.0, kept, kept, kept]), np.zeros((6, 6))
-            F[along, along + 3] = dt_s
-            walk = self.config.acceleration * dt_s * np.array([dt_s / 2.0, 1.0])  # metres, m/s
-            for i in (0, 1):
-                for j in (0, 1):
-                    Q[along + 3 * i, along + 3 * j] = walk[i] * walk[j]
+            kept = math.exp(-dt_s / 2.0) if track.state == TrackState.PREDICTED else 1.0
+            F, Q = np.eye(6), np.zeros((6, 6))
+            F.flat[3:18:7], F.flat[21::7] = dt_s, kept
+            to_position, to_velocity = self.config.acceleration * dt_s * dt_s / 2.0, self.config.acceleration * dt_s
+            Q.flat[0:18:7], Q.flat[21::7] = to_position ** 2, to_velocity ** 2
+            Q.flat[3:18:7] = Q.flat[18::7] = to_position * to_velocity
             predicted.append(dataclasses.replace(track, stamp_ns=max(stamp_ns, track.stamp_ns), mean=F @ track.mean,
                                                  covariance=F @ track.covariance @ F.T + Q))
         return predicted
@@ -302,14 +308,14 @@ class Tracker:
         state = TrackState.CONFIRMED if self.config.confirm_hits <= 1 else TrackState.TENTATIVE
         o = observation
         track = Track(track_id, state, 0, 1, view.stamp_ns, view.stamp_ns, view.stamp_ns,
-                      np.concatenate([pelvis_world, np.zeros(3)]), covariance, o.parameters,
+                      np.concatenate([pelvis_world, np.zeros(3)]), covariance, o.rotations, o.betas, o.expression,
                       view.T_world_camera[:3, :3], o.score, o.score, o.head_uv_px, 1.0, o.identity)
-        return _Draft(track, o.parameters.full_pose(), o.parameters.betas, o.parameters.expression, HEAD,
-                      o.joints_camera[HEAD].astype(np.float64))
+        return _Draft(track, o.rotations, o.betas, o.expression, HEAD, o.joints_camera[HEAD].astype(np.float64))
 
     def _continued(self, track: Track, observation: Observation, pelvis_world: Array, view: _View) -> _Draft:
         P, R = track.covariance, self._measurement_noise(pelvis_world, view.T_world_camera[:3, 3])
-        gain = np.linalg.solve(P[:3, :3] + R, P[:3, :]).T
+        # OpenCV's solver, and below its `Rodrigues`: for one small matrix numpy and scipy take ten times as long.
+        gain = cv2.solve(P[:3, :3] + R, P[:3, :], flags=cv2.DECOMP_CHOLESKY)[1].T
         mean = track.mean + gain @ (pelvis_world - track.mean[:3])
         covariance = P - gain @ P[:3, :]
         speed = float(np.linalg.norm(mean[3:]))
@@ -317,14 +323,14 @@ class Tracker:
             mean[3:] *= self.config.max_speed / speed
         hits = track.hits + 1
         confirmed = hits >= self.config.confirm_hits or track.state in (TrackState.CONFIRMED, TrackState.PREDICTED)
-        seen, head = observation.parameters, observation.joints_camera[HEAD].astype(np.float64)
-        betas, expression, weight, ratio = seen.betas, seen.expression, track.shape_weight, 1.0
+        head = observation.joints_camera[HEAD].astype(np.float64)
+        betas, expression, weight, ratio = observation.betas, observation.expression, track.shape_weight, 1.0
         before, since_s = None, max(1e-3, (view.stamp_ns - track.seen_ns) * 1e-9)
         if self.smoothing.min_cutoff_hz > 0.0:
-            before = self._pose_now(track, view)
+            before = self._rotations_now(track, view)
             weight = min(weight, self.smoothing.shape_samples - 1.0)
-            betas = (weight * track.parameters.betas + betas) / (weight + 1.0)
-            expression = (weight * track.parameters.expression + expression) / (weight + 1.0)
+            betas = (weight * track.betas + betas) / (weight + 1.0)
+            expression = (weight * track.expression + expression) / (weight + 1.0)
             weight += 1.0
             # Only the distance is smoothed: along the head's ray, so that the head stays where it was seen.
             filtered_z = float(apply(view.T_camera_world, mean[:3])[2])
@@ -337,65 +343,84 @@ class Tracker:
             rot_world_camera=view.T_world_camera[:3, :3], score=observation.score,
             mean_score=(track.mean_score + observation.score) / 2.0, head_uv_px=observation.head_uv_px,
             shape_weight=weight, identity=track.identity if observation.identity is None else observation.identity)
-        return _Draft(track, seen.full_pose(), betas, expression, HEAD, head * ratio, before, since_s)
+        return _Draft(track, observation.rotations, betas, expression, HEAD, head * ratio, before, since_s)
 
     def _unseen(self, track: Track, view: _View, doubted: bool = False) -> _Draft:
         unseen_s = max(0, view.stamp_ns - track.seen_ns) * 1e-9
         # A body seen once or twice may have been nothing: it is not carried on.
         lost = doubted or unseen_s > self.config.timeout_s or track.state == TrackState.TENTATIVE
         track = dataclasses.replace(track, state=TrackState.LOST if lost else TrackState.PREDICTED, age=track.age + 1)
-        return _Draft(track, self._pose_now(track, view), track.parameters.betas, track.parameters.expression, PELVIS,
+        return _Draft(track, self._rotations_now(track, view), track.betas, track.expression, PELVIS,
                       apply(view.T_camera_world, track.mean[:3]))
 
-    def _pose_now(self, track: Track, view: _View) -> NDArray[np.float32]:
-        """(55, 3) the track's last pose, its root as seen from the present camera."""
-        pose = track.parameters.full_pose().copy()
-        # cv2.Rodrigues: scipy's conversions of single rotations cost ten times as much.
-        root = view.T_camera_world[:3, :3] @ track.rot_world_camera @ cv2.Rodrigues(pose[0].astype(np.float64))[0]
-        pose[0] = cv2.Rodrigues(root)[0].ravel()
-        return pose
+    def _rotations_now(self, track: Track, view: _View) -> NDArray[np.float32]:
+        """(55, 3, 3) of the track's last body, its root as seen from the present camera."""
+        rotations = track.rotations.copy()
+        rotations[0] = view.T_camera_world[:3, :3] @ track.rot_world_camera @ rotations[0]
+        return rotations
 
     def _smoothed(self, drafts: Sequence[_Draft]) -> NDArray[np.float32]:
-        """(P, 55, 3) rotation vectors by the One-Euro filter: nearer to what is seen the faster a joint turns.
-
-        All people at once, because a call of scipy's costs more than the arithmetic of a few people.
-        """
-        poses = np.stack([d.pose for d in drafts])
+        """(P, 55, 3, 3) rotations by the One-Euro filter: nearer to what is seen the faster a joint turns."""
+        rotations = np.stack([d.rotations for d in drafts])
         rows = [i for i, d in enumerate(drafts) if d.before is not None]
         if rows:
-            before, now = np.stack([d.before for d in drafts if d.before is not None]), poses[rows]
-            turned = (before != now).any(axis=-1)  # a small network leaves hands and face alone
-            dt_s = np.repeat([drafts[i].since_s for i in rows], turned.sum(axis=1))[:, None]
-            start = Rotation.from_rotvec(before[turned].astype(np.float64))
-            seen = Rotation.from_rotvec(now[turned].astype(np.float64))
-            turn = (start.inv() * seen).as_rotvec()
-            speed = np.linalg.norm(turn, axis=1, keepdims=True) / dt_s
-            cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * speed
-            share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s))
-            now[turned] = (start * Rotation.from_rotvec(turn * share)).as_rotvec()
-            poses[rows] = now
-        return poses
+            before, now = np.stack([d.before for d in drafts if d.before is not None]), rotations[rows]
+            turned = (before != now).any(axis=(-1, -2))  # a small network leaves hands and face alone
+            dt_s = np.repeat([drafts[i].since_s for i in rows], turned.sum(axis=1))
+            now[turned] = self._followed(before[turned].astype(np.float64), now[turned].astype(np.float64), dt_s)
+            rotations[rows] = now
+        return rotations
+
+    def _followed(self, start: Array, seen: Array, dt_s: Array) -> Array:
+        """(N, 3, 3) on the shortest ways from `start` to `seen`, `dt_s` (N,) later (Rodrigues' formula)."""
+        turn = start.transpose(0, 2, 1) @ seen
+        skew, sine, angle = _axis_and_angle(turn)
+        cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * angle / dt_s
+        part = (angle / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s)))[:, None, None]
+        axis = skew / np.maximum(sine, 1e-12)[:, None, None]
+        step = np.eye(3) + np.sin(part) * axis + (1.0 - np.cos(part)) * (axis @ axis)
+        # Half a turn has two shortest ways: what is seen is taken as it is.
+        step = np.where((angle < np.pi - 1e-6)[:, None, None], step, turn)
+        return nearest_rotations(start @ step)  # or rounding would grow from frame to frame
 
     def _posed(self, drafts: Sequence[_Draft], view: _View) -> list[TrackedBody]:
         """Place every body by its anchor joint; one pass of forward kinematics for all of them."""
         if not drafts:
             return []
-        poses = self._smoothed(drafts)
-        joints = pose_joints(self.body_model, poses, np.stack([d.betas for d in drafts]),
-                             np.zeros((len(drafts), 3), np.float32), np.stack([d.expression for d in drafts]))
+        rotations = self._smoothed(drafts)
+        betas = np.stack([d.betas for d in drafts]).astype(np.float32, copy=False)
+        expression = np.stack([d.expression for d in drafts]).astype(np.float32, copy=False)
+        _, joints = chain(rotations, rest_joints(self.body_model, betas, expression))
+        poses = _rotation_vectors(rotations)
         bodies = []
-        for draft, pose, points in zip(drafts, poses, joints, strict=True):
-            transl = (draft.position - points[draft.anchor]).astype(np.float32)
+        for i, draft in enumerate(drafts):
+            transl, pose = (draft.position - joints[i, draft.anchor]).astype(np.float32), poses[i]
             parameters = BodyParameters(
                 global_orient=pose[0], transl=transl, body_pose=pose[1:22].reshape(-1), jaw_pose=pose[22],
                 leye_pose=pose[23], reye_pose=pose[24], left_hand_pose=pose[25:40].reshape(-1),
-                right_hand_pose=pose[40:55].reshape(-1), betas=draft.betas.astype(np.float32),
-                expression=draft.expression.astype(np.float32))
+                right_hand_pose=pose[40:55].reshape(-1), betas=betas[i], expression=expression[i])
             track, unseen_ns = draft.track, max(0, view.stamp_ns - draft.track.seen_ns)
             if unseen_ns == 0:
-                track = dataclasses.replace(track, parameters=parameters)
-            bodies.append(TrackedBody(track, parameters, points + transl, unseen_ns * 1e-9))
+                track = dataclasses.replace(track, rotations=rotations[i], betas=betas[i], expression=expression[i])
+            bodies.append(TrackedBody(track, parameters, joints[i] + transl, unseen_ns * 1e-9))
         return bodies
+
+
+def _axis_and_angle(rotations: Array) -> tuple[Array, Array, Array]:
+    """Of (..., 3, 3) rotations: (..., 3, 3) cross product with the axis times the angle's sine, that sine and the angle
+    (...), radians in [0, pi]."""
+    skew = 0.5 * (rotations - rotations.swapaxes(-1, -2))
+    sine = np.sqrt(0.5 * np.square(skew).sum(axis=(-1, -2)))
+    return skew, sine, np.arctan2(sine, 0.5 * (rotations.trace(axis1=-2, axis2=-1) - 1.0))
+
+
+def _rotation_vectors(rotations: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., 3, 3) -> (..., 3) radians."""
+    skew, sine, angle = _axis_and_angle(rotations.astype(np.float64))
+    vectors = skew[..., (2, 0, 1), (1, 2, 0)] * (angle / np.maximum(sine, 1e-12))[..., None]
+    for at in np.argwhere(angle > np.pi - 0.1):  # where the sine says little about the axis
+        vectors[tuple(at)] = cv2.Rodrigues(rotations[tuple(at)].astype(np.float64))[0][:, 0]
+    return vectors.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,11 +436,12 @@ class _View:
 class _Draft:
     """A body before it is smoothed and placed: its `anchor` joint belongs at `position` in the camera frame.
 
-    `before` is the pose that the track had `since_s` ago, from which `pose` is smoothed; None: it is kept as it is.
+    `before` are the rotations that the track had `since_s` ago, from which `rotations` are smoothed; None: they are
+    kept as they are.
     """
 
     track: Track
-    pose: NDArray[np.float32]
+    rotations: NDArray[np.float32]
     betas: NDArray[np.float32]
     expression: NDArray[np.float32]
     anchor: int

@@ -344,14 +344,14 @@ class BodyDescription:
                                "frame and topic names")
 
 
-def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera | None, description: BodyDescription,
+def smplx_body_fields(body: BodyEstimate, joint_uv_px: NDArray[np.floating] | None, description: BodyDescription,
                       rot_camera_world: NDArray[np.floating], joint_flags: NDArray[np.uint8] | None = None,
                       person_id: str = "") -> Fields:
     """human_scene_ros/SmplxBody, in the camera frame (or in the world, for a person of several cameras).
 
     Args:
         body: The person; parameters and joints are in that frame.
-        camera: Intrinsics of the image that `joint_uv` refers to; None = there is no such image.
+        joint_uv_px: (55, 2) where the joints are seen; None = there is no such image.
         description: See there.
         rot_camera_world: (3, 3), turns the world velocity into the camera's axes.
         joint_flags: (55,) bits JOINT_*; None = not available.
@@ -389,8 +389,8 @@ def smplx_body_fields(body: BodyEstimate, camera: PinholeCamera | None, descript
         "height": float(body.height_m), "joint_set": description.joint_set,
         "joints": joints[:count].reshape(-1).copy(),
         "joint_confidence": np.zeros(0, np.float32), "joint_covariance": np.zeros(0, np.float32),
-        "joint_uv": np.zeros(0, np.float32) if camera is None else camera.project(
-            joints[:count].astype(np.float64)).astype(np.float32).reshape(-1),
+        "joint_uv": np.zeros(0, np.float32) if joint_uv_px is None else
+        joint_uv_px[:count].astype(np.float32).reshape(-1),
         "joint_flags": flags[:count].copy(),
         "bbox": _flat("bbox_px", body.bbox_px, np.float32, 4, finite=False),
     }
@@ -405,18 +405,19 @@ def body_array_fields(estimate: SceneEstimate, description: BodyDescription, *, 
         MessageError: See `smplx_body_fields`.
     """
     rot_camera_world = estimate.T_world_camera[:3, :3].T
-    flags = joint_flags_of(estimate)
+    joint_uv_px, flags = joints_in_view(estimate)
     return _body_array(
         estimate.stamp_ns, camera_frame, camera_name, sequence, estimate.segment, int(estimate.status),
         estimate.calibrated, world_frame, estimate.T_world_camera, estimate.scale, scale_stddev, estimate.camera,
-        latency_s, [smplx_body_fields(body, estimate.camera, description, rot_camera_world, flags[i])
+        latency_s, [smplx_body_fields(body, joint_uv_px[i], description, rot_camera_world, flags[i])
                     for i, body in enumerate(estimate.bodies)])
 
 
-def joint_flags_of(estimate: SceneEstimate) -> NDArray[np.uint8]:
-    """(people, 55) bits JOINT_*: outside the image, hidden by a nearer surface of the pointmap, else visible."""
+def joints_in_view(estimate: SceneEstimate) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """(people, 55, 2) where the joints are seen, px, NaN behind the camera, and (people, 55) bits JOINT_*: outside the
+    image, hidden by a nearer surface of the pointmap, else visible."""
     if not estimate.bodies:
-        return np.zeros((0, 55), np.uint8)
+        return np.zeros((0, 55, 2)), np.zeros((0, 55), np.uint8)
     joints = np.stack([body.joints_camera for body in estimate.bodies]).astype(np.float64)
     uv, camera = estimate.camera.project(joints), estimate.camera
     with np.errstate(invalid="ignore"):
@@ -429,7 +430,7 @@ def joint_flags_of(estimate: SceneEstimate) -> NDArray[np.uint8]:
     with np.errstate(invalid="ignore"):
         hidden = surface_z < joints[..., 2] - _OCCLUSION_MARGIN_M
     flags = np.where(hidden, JOINT_OCCLUDED, JOINT_VISIBLE)
-    return np.where(inside, flags, JOINT_OUT_OF_IMAGE).astype(np.uint8)
+    return uv, np.where(inside, flags, JOINT_OUT_OF_IMAGE).astype(np.uint8)
 
 
 # --- status ------------------------------------------------------------------------------------------------------
@@ -555,11 +556,12 @@ def _truth_body(person: TruePerson, camera: PinholeCamera, rot_camera_world: NDA
     elif known[15]:
         flags[15] = JOINT_OCCLUDED
     description = BodyDescription(person.body_model, person.model_type == MODEL_SMPLX, person.valid_parts, 2, "p")
-    fields = smplx_body_fields(body, camera, description, rot_camera_world, flags[:55], f"p{person.person_id:04d}")
+    uv_px = camera.project(joints.astype(np.float64))
+    fields = smplx_body_fields(body, uv_px, description, rot_camera_world, flags[:55], f"p{person.person_id:04d}")
     fields |= {
         "occlusion": 1.0 - float(person.visible_fraction), "model_type": person.model_type, "gender": person.gender,
         "joint_set": joint_set, "joints": np.where(known[:, None], joints, np.float32(np.nan)).reshape(-1),
-        "joint_uv": camera.project(joints.astype(np.float64)).astype(np.float32).reshape(-1), "joint_flags": flags,
+        "joint_uv": uv_px.astype(np.float32).reshape(-1), "joint_flags": flags,
         "joint_confidence": np.zeros(0, np.float32) if known.all() else known.astype(np.float32)}
     if not (known[0] and person.valid_parts & VALID_BODY):
         fields["pelvis"] = pose_with_covariance_fields(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from human_scene_ros.body.model import load_body_model
-from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.runtime.tracks import Observation, TrackConfig, Tracker, TrackerState
 from human_scene_ros.scene import TrackState
 
@@ -18,7 +17,8 @@ def run(config: TrackConfig, scores: list[float]) -> list[list[tuple[int, float,
     points = np.tile(np.array([0.0, 0.0, 3.0], np.float32), (55, 1))
     state, seen = TrackerState(), []
     for k, score in enumerate(scores):
-        observation = Observation(BodyParameters(transl=points[0]), points, score, np.zeros(2, np.float32), None)
+        observation = Observation(np.tile(np.eye(3, dtype=np.float32), (55, 1, 1)), np.zeros(10, np.float32),
+                                  np.zeros(10, np.float32), points, score, np.zeros(2, np.float32))
         tracked, state = tracker.step([observation], np.eye(4), k * FRAME_NS, state)
         seen.append([(t.track.track_id, t.track.score, t.track.state) for t in tracked])
     return seen

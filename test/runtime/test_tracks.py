@@ -7,11 +7,18 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.convert import pelvis_position, transformed, with_pelvis_at
-from human_scene_ros.body.model import joints, load_body_model
+from human_scene_ros.body.model import joints, load_body_model, rotation_matrices
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.geometry.transform import apply, invert, make_transform
-from human_scene_ros.runtime.tracks import Observation, SmoothingConfig, TrackConfig, Tracker, TrackerState
+from human_scene_ros.runtime.tracks import (
+    Observation,
+    SmoothingConfig,
+    TrackConfig,
+    Tracker,
+    TrackerState,
+    _rotation_vectors,
+)
 from human_scene_ros.scene import TrackState
 
 MODEL = load_body_model()
@@ -29,8 +36,12 @@ def standing_at(x, y, yaw=0.0, **more):
 
 
 def seen(body_world, T_world_camera=LEVEL, score=0.9, identity=None):
-    body = transformed(MODEL, body_world, invert(T_world_camera))
-    return Observation(body, joints(MODEL, body), score, np.array([1.0, 2.0], np.float32), identity)
+    return observed(transformed(MODEL, body_world, invert(T_world_camera)), score, identity)
+
+
+def observed(body, score=0.9, identity=None):
+    return Observation(rotation_matrices(body.full_pose()), body.betas, body.expression, joints(MODEL, body), score,
+                       np.array([1.0, 2.0], np.float32), identity)
 
 
 def run(frames, tracker=None, poses=None):
@@ -133,7 +144,7 @@ def test_without_smoothing_the_body_is_what_was_seen():
     out, _ = run(frames)
     for bodies, observations in zip(out, frames, strict=True):
         np.testing.assert_allclose(bodies[0].joints_camera, observations[0].joints_camera, atol=1e-5)
-        np.testing.assert_allclose(bodies[0].parameters.transl, observations[0].parameters.transl, atol=1e-5)
+        np.testing.assert_allclose(joints(MODEL, bodies[0].parameters), observations[0].joints_camera, atol=1e-5)
 
 
 def test_smoothing_steadies_distance_shape_and_pose_but_leaves_the_head_on_its_ray():
@@ -151,7 +162,7 @@ def test_smoothing_steadies_distance_shape_and_pose_but_leaves_the_head_on_its_r
         transl = (head - points[15]).astype(np.float32)
         noisy = BodyParameters(global_orient=noisy.global_orient, betas=noisy.betas, body_pose=noisy.body_pose,
                                transl=transl)
-        frames.append([Observation(noisy, points + transl, 0.9, np.zeros(2, np.float32))])
+        frames.append([observed(noisy)])
     out, _ = run(frames, Tracker(MODEL))
 
     def spread(bodies):
@@ -166,6 +177,44 @@ def test_smoothing_steadies_distance_shape_and_pose_but_leaves_the_head_on_its_r
         np.testing.assert_allclose(pelvis_position(MODEL, bodies[0].parameters), bodies[0].joints_camera[0], atol=1e-4)
         np.testing.assert_allclose(joints(MODEL, bodies[0].parameters), bodies[0].joints_camera, atol=1e-4)
     assert np.abs(out[-1][0].parameters.betas).mean() < 0.15
+
+
+def test_a_smoothed_rotation_lies_on_the_shortest_way_to_the_seen_one():
+    """Against the geodesic of scipy, for small and large turns; after half a turn, which has two, the seen one."""
+    rng = np.random.default_rng(2)
+    start, turn = Rotation.random(50, rng), rng.normal(size=(50, 3))
+    angle = np.concatenate([[0.0, 1e-9, 1e-4, np.pi - 1e-3, np.pi], rng.uniform(0.0, np.pi, 45)])
+    turn *= (angle / np.linalg.norm(turn, axis=1))[:, None]
+    seen, dt_s = start * Rotation.from_rotvec(turn), np.full(50, 0.1)
+    followed = Tracker(MODEL)._followed(start.as_matrix(), seen.as_matrix(), dt_s)
+    share = 1.0 / (1.0 + 1.0 / (2.0 * np.pi * (1.0 + 0.05 * angle / 0.1) * 0.1))
+    expected = start * Rotation.from_rotvec(share[:, None] * turn)
+    between = angle < np.pi
+    np.testing.assert_allclose(followed[between], expected.as_matrix()[between], atol=1e-9)
+    np.testing.assert_allclose(followed[~between], seen.as_matrix()[~between], atol=1e-9)
+
+
+def test_rotation_vectors_are_those_of_scipy():
+    """Small turns, half turns and all between, as float32 as the network gives them."""
+    rng = np.random.default_rng(4)
+    axis = rng.normal(size=(200, 3))
+    angle = np.concatenate([[0.0, 1e-5, 1e-3, np.pi - 0.1, np.pi - 1e-3, np.pi], rng.uniform(0.0, np.pi, 194)])
+    rotations = Rotation.from_rotvec(axis * (angle / np.linalg.norm(axis, axis=1))[:, None]).as_matrix()
+    vectors = _rotation_vectors(rotations.astype(np.float32).reshape(4, 50, 3, 3)).reshape(-1, 3)
+    np.testing.assert_allclose(Rotation.from_rotvec(vectors).as_matrix(), rotations, atol=2e-6)
+    assert (np.linalg.norm(vectors, axis=1) < np.pi + 1e-6).all()
+
+
+def test_hundreds_of_smoothed_frames_stay_rotations():
+    rng = np.random.default_rng(3)
+    bodies = [BodyParameters(transl=np.array([0.0, 0.0, 4.0], np.float32), global_orient=rng.normal(0.0, 1.0, 3).astype(
+        np.float32), body_pose=rng.normal(0.0, 0.3, 63).astype(np.float32)) for _ in range(5)]
+    tracker, state = Tracker(MODEL), TrackerState()
+    for i in range(500):
+        _, state = tracker.step([observed(bodies[i % 5])], LEVEL, i * FRAME_NS, state)
+    (track,) = state.tracks
+    squares = track.rotations @ track.rotations.swapaxes(-1, -2)
+    np.testing.assert_allclose(squares, np.tile(np.eye(3), (55, 1, 1)), atol=1e-6)
 
 
 def test_far_jump_is_another_person():

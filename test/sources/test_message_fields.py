@@ -204,7 +204,7 @@ def test_joint_flags_tell_hidden_from_outside() -> None:
     points[..., 2] = 3.1
     points[:, :10, 2] = 1.0
     body = dataclasses.replace(an_estimate().bodies[0], joints_camera=joints)
-    flags = fields_of.joint_flags_of(dataclasses.replace(an_estimate(), bodies=(body,), points_camera=points))
+    _, flags = fields_of.joints_in_view(dataclasses.replace(an_estimate(), bodies=(body,), points_camera=points))
     assert flags[0, :4].tolist() == [fields_of.JOINT_VISIBLE, fields_of.JOINT_OUT_OF_IMAGE,
                                      fields_of.JOINT_OUT_OF_IMAGE, fields_of.JOINT_OCCLUDED]
 
