@@ -372,20 +372,17 @@ def smplx_body_fields(body: BodyEstimate, joint_uv_px: NDArray[np.floating] | No
     # cv2.Rodrigues: scipy's conversions of single rotations cost ten times as much.
     rot_camera_pelvis = cv2.Rodrigues(np.asarray(p.global_orient, np.float64))[0] @ ROT_SMPLX_BODY
     flags = np.zeros(0, np.uint8) if joint_flags is None else _flat("joint_flags", joint_flags, np.uint8, 55)
-    visible = flags & JOINT_VISIBLE
     known_velocity = bool(np.isfinite(body.velocity_world).all())
     return {
         "track_id": f"{description.id_prefix}{body.track_id:04d}", "person_id": person_id,
         "track_state": int(body.track_state), "track_age": int(body.track_age),
         "time_since_update": float(body.time_since_update_s), "score": float(body.score),
-        "occlusion": 1.0 - float(visible.mean()) if visible.size else float("nan"),
+        "occlusion": 1.0 - np.count_nonzero(flags & JOINT_VISIBLE) / flags.size if flags.size else float("nan"),
         "pelvis": pose_with_covariance_fields(make_transform(rot_camera_pelvis, joints[0])),
         "velocity": _twist(rot_camera_world @ body.velocity_world if known_velocity else None, None),
         "model_type": MODEL_SMPLX if description.is_smplx else MODEL_OPEN, "body_model": description.body_model,
         "gender": 0, "valid_parts": description.valid_parts,
-        **{name: _flat(name, getattr(p, name), np.float32, length) for name, length in (
-            ("global_orient", 3), ("transl", 3), ("body_pose", 63), ("left_hand_pose", 45), ("right_hand_pose", 45),
-            ("jaw_pose", 3), ("leye_pose", 3), ("reye_pose", 3), ("betas", None), ("expression", None))},
+        **_parameter_fields(p),
         "height": float(body.height_m), "joint_set": description.joint_set,
         "joints": joints[:count].reshape(-1).copy(),
         "joint_confidence": np.zeros(0, np.float32), "joint_covariance": np.zeros(0, np.float32),
@@ -617,6 +614,14 @@ def _transform(stamp_ns: int, parent: str, child: str, T_parent_child: NDArray[n
 def _not_reported() -> NDArray[np.float64]:
     values = np.zeros(36)
     values[0] = -1.0
+    return values
+
+
+def _parameter_fields(parameters: BodyParameters) -> Fields:
+    values = {name: np.array(value, np.float32) for name, value in vars(parameters).items()}
+    if not np.isfinite(np.concatenate(list(values.values()))).all():
+        for name, value in values.items():
+            _check_finite(name, value)
     return values
 
 
