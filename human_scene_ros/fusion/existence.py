@@ -17,12 +17,35 @@ LEAST_EVIDENCE, MOST_EVIDENCE = -3.0, 5.0
 _PER_SCORE, _WORTHLESS_SCORE = 4.0, 0.25
 _BORDER = 0.05  # of the image: somebody there is half outside
 _NEAREST_M = 0.3
-_IN_FRONT_M, _BESIDE_M = 0.15, 0.25
+_BESIDE_M = 0.25
+IN_FRONT_M = 0.15
+"""Somebody nearer to a camera by so much hides another on the same ray."""
 
 
 def evidence_of_scores(score: NDArray[np.floating]) -> Array:
     """What detections say for a person: `nano` is right about 1 of 2 with score 0.4, and 99 of 100 with 0.75."""
     return _PER_SCORE * (np.asarray(score, np.float64) - _WORTHLESS_SCORE)
+
+
+def gain_of_moving(moved: float, kept: float, denials: int, lacking: bool, in_front: bool, miss: float) -> float:
+    """By how much it is likelier that a detection of somebody whom two views see is another person's, on the same ray.
+
+    Who is denied by more than affirms does not exist, and then nothing is lost by taking a detection away.
+
+    Args:
+        moved: Evidence of the detection.
+        kept: Evidence of the other view's detection, which stays.
+        denials: Number of views that should see its person and do not.
+        lacking: The view should see the other person too, and has no detection of it.
+        in_front: Its person is not hidden by the other: without the detection the view denies it too.
+        miss: Evidence of one denial.
+
+    Returns:
+        The difference of the logarithms of the odds.
+    """
+    before = max(moved + kept - miss * denials, 0.0)
+    after = max(kept - miss * (denials + in_front), 0.0)
+    return moved + miss * lacking - (before - after)
 
 
 def should_be_seen(heads_world: NDArray[np.floating], seen: Flags, rot_world_camera: Array, centres: Array,
@@ -48,5 +71,5 @@ def should_be_seen(heads_world: NDArray[np.floating], seen: Flags, rot_world_cam
     length = np.sqrt((ray * ray).sum(axis=2))
     along = np.einsum("pvi,qvi->pqv", ray / np.maximum(length, 1e-9)[..., None], ray)
     beside = length**2 - along**2  # squared, of q from p's ray
-    hides = (along > _NEAREST_M) & (along < length[:, None] - _IN_FRONT_M) & (beside < _BESIDE_M**2) & seen
+    hides = (along > _NEAREST_M) & (along < length[:, None] - IN_FRONT_M) & (beside < _BESIDE_M**2) & seen
     return np.asarray(inside & ~hides.any(axis=1))

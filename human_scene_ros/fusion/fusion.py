@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 
 from human_scene_ros.fusion.assignment import agglomerate, cycle_violations, gated_assignment
 from human_scene_ros.fusion.config import FusionConfig
-from human_scene_ros.fusion.existence import LEAST_EVIDENCE, MOST_EVIDENCE, evidence_of_scores, should_be_seen
+from human_scene_ros.fusion.existence import (
+    IN_FRONT_M,
+    LEAST_EVIDENCE,
+    MOST_EVIDENCE,
+    evidence_of_scores,
+    gain_of_moving,
+    should_be_seen,
+)
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.motion import PointFilters
-from human_scene_ros.fusion.rotations import (
-    average_rotation,
-    geodesic_median,
-    matrices_from_rotvecs,
-    project_to_rotations,
-    rotation_angles,
-)
+from human_scene_ros.fusion.rotations import matrices_from_rotvecs, project_to_rotations
 from human_scene_ros.fusion.tracker import ViewTrackers
 from human_scene_ros.fusion.triangulation import (
     MIN_CONDITION,
@@ -48,6 +49,7 @@ from human_scene_ros.fusion.types import (
     PersonStatus,
     View,
 )
+from human_scene_ros.fusion.view_rotations import median_rotations, settle_wide, without_flips
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -143,6 +145,8 @@ class Fusion:
         self._depth_errors = np.zeros(300 * max(V, 1))
         self._depth_samples = 0
         self._cycle_rate = 0.0
+        self._looking = np.zeros(V, bool)  # which views had an image now
+        self._doubt: dict[int, float] = {}  # person -> evidence that somebody else claims now
         self._stamp = -math.inf
 
     def set_camera(self, index: int, view: View) -> None:
@@ -196,12 +200,14 @@ class Fusion:
         if stamp_s < self._stamp - 1.0:
             self.reset()
         self._stamp = stamp_s
+        views = detections.view if looked is None else np.array(list(looked), np.int64)
+        self._looking = np.isin(np.arange(len(self._views)), views)
         status = np.full(len(detections), int(DetectionStatus.UNASSIGNED))
         seen = self._measure(stamp_s, detections, status)
         tracked = time.perf_counter()
         owner = self._associate(stamp_s, seen)
         associated = time.perf_counter()
-        self._believe(seen, owner, detections.view if looked is None else np.array(list(looked), np.int64))
+        self._believe(seen, owner)
         people, residual = self._fuse(stamp_s, seen, owner)
         self._frames += 1
         person = np.full(len(detections), -1)
@@ -570,7 +576,7 @@ class Fusion:
         views[owner[owner >= 0], seen.view[owner >= 0]] = True
         agreement: dict[tuple[int, int], int] = {}
         if self.config.learn_view_bias:
-            self._merge_along_rays(owner, seen, views, agreement)
+            self._move_along_rays(owner, seen, views, agreement)
         for a, b in zip(*np.nonzero(near), strict=True):
             key = (int(self._ids[a]), int(self._ids[b]))
             squared = mahalanobis_squared(offset[a, b], self._covariance[a] + self._covariance[b])
@@ -587,30 +593,56 @@ class Fusion:
         self._bound[b] = -1
         self._seen[b] = -math.inf
 
-    def _merge_along_rays(self, owner: Index, seen: _Measured, views: NDArray[np.bool_],
-                          agreement: dict[tuple[int, int], int]) -> None:
-        """Somebody whom one view sees on the ray to a person of other views is that person, at a wrong depth."""
+    def _move_along_rays(self, owner: Index, seen: _Measured, views: NDArray[np.bool_],
+                         agreement: dict[tuple[int, int], int]) -> None:
+        """Detections of people whom one or two views see go to somebody on their ray whom other views see.
+
+        Of one view: it is that person, at a wrong depth. Of two views whom others deny: one detection of that person
+        may have met a wrong one of another view, which makes a ghost. Then it decides who exists (`gain_of_moving`),
+        and as long as that is open, what is claimed does not speak for the ghost.
+        """
         count = views.sum(axis=1)
-        alone = np.flatnonzero(count == 1)
-        if not len(alone) or not (count >= 2).any():
+        self._doubt = {}
+        if not (count >= 2).any():
             return
-        for b in alone:
-            row = int(np.flatnonzero(owner == b)[0])
-            view = int(seen.view[row])
-            candidates = np.flatnonzero((count >= 2) & ~views[:, view] & self._confirmed)
-            a, bias = self._ray_fits(seen, row, candidates, self._canonical[b])
-            if a < 0:
-                continue
-            key = (-1 - int(self._ids[b]), int(self._ids[a]))
-            agreement[key] = self._agreement.get(key, 0) + 1
-            if agreement[key] >= self.config.merge_frames:
+        for b in np.flatnonzero((count == 1) | (count == 2)):
+            rows = np.flatnonzero(owner == b)
+            for row in rows:
+                view = int(seen.view[row])
+                candidates = np.flatnonzero((count >= 2) & ~views[:, view] & (self._confirmed | (count > 2)))
+                a, bias = self._ray_fits(seen, row, candidates, self._canonical[b])
+                if a < 0:
+                    continue
+                gain = self._gain_of_moving(seen, row, rows[rows != row], int(b), a, views) if len(rows) == 2 else 1.0
+                key = (-1 - int(self._ids[b]) * len(self._views) - view, int(self._ids[a]))
+                agreement[key] = max(self._agreement.get(key, 0) + (1 if gain > 0.0 else -1), 0)
+                if agreement[key] < self.config.merge_frames:
+                    continue
                 owner[row] = a
-                self._bound[a, view] = self._bound[b, view]
+                self._bound[a, view], self._bound[b, view] = self._bound[b, view], -1
                 self._bias[a, view] = bias
-                self._bound[b] = -1
-                self._seen[b] = -math.inf
-                views[a, view], views[b] = True, False
+                views[a, view], views[b, view] = True, False
+                if len(rows) == 1:
+                    self._seen[b] = -math.inf
                 count = views.sum(axis=1)
+                break
+
+    def _gain_of_moving(self, seen: _Measured, row: int, other: Index, b: int, a: int,
+                        views: NDArray[np.bool_]) -> float:
+        """Of a detection of b, whom one other view sees, to a; notes what of it does not speak for b."""
+        view, miss = seen.view[row], self.config.miss_evidence
+        denials = int(self._missed(views)[b].sum())
+        if not denials:
+            return -math.inf
+        without = views.copy()
+        without[b] = False
+        far = np.linalg.norm(self._filters.position[[a, b]] - self._centre[view], axis=1)
+        in_front = bool(far[1] < far[0] + IN_FRONT_M)
+        moved, kept = evidence_of_scores(seen.score[[row, int(other[0])]])
+        gain = gain_of_moving(moved, kept, denials, bool(self._missed(without)[a, view]), in_front, miss)
+        if gain > 0.0:
+            self._doubt[int(self._ids[b])] = moved + miss * in_front
+        return gain
 
     def _bury(self, stamp_s: float, owner: Index) -> None:
         if not len(self._ids):
@@ -629,7 +661,13 @@ class Fusion:
         renumbered = np.cumsum(alive) - 1
         owner[owner >= 0] = renumbered[owner[owner >= 0]]
 
-    def _believe(self, seen: _Measured, owner: Index, looked: NDArray[np.integer]) -> None:
+    def _missed(self, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(P, V) who should be seen by a view that looks, and is not, given who is seen by which view."""
+        should = should_be_seen(self._filters.position, seen, self._rot, self._centre, self._focal, self._principal,
+                                self._size)
+        return should & ~seen & self._looking & self._known
+
+    def _believe(self, seen: _Measured, owner: Index) -> None:
         if not len(self._ids):
             return
         used = np.flatnonzero(owner >= 0)
@@ -637,12 +675,9 @@ class Fusion:
         gain[owner[used], seen.view[used]] = evidence_of_scores(seen.score[used])
         hit = np.zeros(gain.shape, bool)
         hit[owner[used], seen.view[used]] = True
-        looking = np.zeros(len(self._views), bool)
-        looking[looked[(looked >= 0) & (looked < len(looking))]] = True
-        views = np.flatnonzero(looking & self._known)
-        missed = should_be_seen(self._filters.position, hit[:, views], self._rot[views], self._centre[views],
-                                self._focal[views], self._principal[views], self._size[views]) & ~hit[:, views]
-        change = gain.sum(axis=1) - self.config.miss_evidence * missed.sum(axis=1)
+        change = gain.sum(axis=1) - self.config.miss_evidence * self._missed(hit).sum(axis=1)
+        for person, claimed in self._doubt.items():
+            change[self._ids == person] -= claimed
         self._evidence = np.clip(self._evidence + change, LEAST_EVIDENCE, MOST_EVIDENCE)
 
     # --- stage 3: one body per person -------------------------------------------------------------------------------
@@ -760,7 +795,7 @@ class Fusion:
         rotations = seen.rotations[rows]
         weight = seen.score[rows]
         if (views >= 3).any():
-            weight = self._without_flips(rotations[:, 0], weight, person, member, views, status)
+            weight = without_flips(rotations[:, 0], weight, person, member, views, status)
         weighted = member * weight
         total = (weighted @ rotations.reshape(len(rows), -1)).reshape(A, J, 9)
         lower = seen.lower_weight[rows]
@@ -773,13 +808,14 @@ class Fusion:
             known = self._age[active] > 0
             total[:, joints] = np.where((visible | known)[:, None, None], seen_lower, total[:, joints])
         if self.config.pose == "median" and (views >= 3).any():
-            self._median_rotations(rotations, weight, person, views, total)
+            median_rotations(rotations, weight, person, views, total)
         mass = np.maximum(weighted.sum(axis=1), 1e-9)
         root = project_to_rotations(total[:, 0].reshape(A, 3, 3))
         quality = 0.25 * (1.0 + (root.reshape(A, 9) * total[:, 0]).sum(axis=1) / mass)
         wide = quality < 0.90
         if wide.any():
-            self._settle_wide(rotations, weight, active, person, views, total, wide, status)
+            settle_wide(rotations, weight, person, wide, self._age[active] > 0, self._rotation[active, 0], total,
+                        status)
         if self.config.smoothing > 0.0:
             share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
             share = np.where(self._stamp - self._seen[active] > _POSE_MEMORY_S, 0.0, share)
@@ -793,55 +829,6 @@ class Fusion:
                 rotation[single] = rotations[member[single].argmax(axis=1)].reshape(-1, J, 3, 3)
         self._rotation[active] = rotation
         return rotation, quality
-
-    def _without_flips(self, roots: Array, weight: Array, person: Index, member: Array, views: Index,
-                       status: Index) -> Array:
-        """Weights with 0 for a view that takes front for back (more than 120 degrees of yaw off the others)."""
-        total = ((member * weight) @ roots)[person]
-        others = total - weight[:, None] * roots
-        mass = np.maximum((member @ weight)[person] - weight, 1e-9)
-        suspect = ((others * roots).sum(axis=1) / mass < 0.65) & (views[person] >= 3)
-        if not suspect.any():
-            return weight
-        weight = weight.copy()
-        for i in np.flatnonzero(suspect):
-            rest = np.flatnonzero((person == person[i]) & (np.arange(len(person)) != i))
-            middle = geodesic_median(roots[rest].reshape(-1, 3, 3), np.maximum(weight[rest], 1e-6), iterations=10)
-            turn = roots[i].reshape(3, 3) @ middle.T
-            yaw = math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
-            if abs(yaw) > math.radians(120.0):
-                weight[i] = 0.0
-                status[person[i]] |= int(PersonStatus.VIEW_FLIPPED)
-        return weight
-
-    @staticmethod
-    def _median_rotations(rotations: Array, weight: Array, person: Index, views: Index, total: Array) -> None:
-        for a in np.flatnonzero(views >= 3):
-            mine = np.flatnonzero((person == a) & (weight > 0.0))
-            if len(mine) < 3:
-                continue
-            R = rotations[mine].reshape(len(mine), -1, 3, 3)
-            middle = geodesic_median(R, np.broadcast_to(weight[mine, None], R.shape[:2]))
-            total[a] = weight[mine].sum() * middle.reshape(-1, 9)
-
-    def _settle_wide(self, rotations: Array, weight: Array, active: Index, person: Index, views: Index,
-                     total: Array, wide: NDArray[np.bool_], status: Index) -> None:
-        """Root rotations that disagree: the median of three and more, of two the one nearest to the last known."""
-        for a in np.flatnonzero(wide):
-            mine = np.flatnonzero((person == a) & (weight > 0.0))
-            status[a] |= int(PersonStatus.ROTATION_WIDE)
-            if not len(mine):
-                continue
-            R, w = rotations[mine, 0].reshape(-1, 3, 3), weight[mine]
-            if len(mine) >= 3:
-                chosen = geodesic_median(R, w, iterations=30 if len(mine) <= 4 else 5)
-            else:
-                if average_rotation(R, w).status == 1:
-                    status[a] |= int(PersonStatus.ROTATION_AMBIGUOUS)
-                known = self._age[active[a]] > 0
-                before = self._rotation[active[a], 0]
-                chosen = R[int(np.argmin(rotation_angles(before.T @ R)))] if known else R[int(np.argmax(w))]
-            total[a, 0] = w.sum() * chosen.reshape(9)
 
     def _fuse_betas(self, seen: _Measured, rows: Index, active: Index, member: Array) -> Array:
         if not len(active):
