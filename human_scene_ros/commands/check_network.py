@@ -27,7 +27,7 @@ from human_scene_ros.body.skeleton import KEYPOINT_VERTICES
 from human_scene_ros.errors import CheckpointError, HumanSceneError
 from human_scene_ros.evaluation.golden import Comparison, relative_rms
 from human_scene_ros.model.assembly import WorldChain, estimate_focal, pose_matrix
-from human_scene_ros.model.checkpoint import load_strictly
+from human_scene_ros.model.checkpoint import load_strictly, unfilled_network
 from human_scene_ros.model.formulas import (
     crop_from_square,
     decode_points,
@@ -135,8 +135,7 @@ class Stream:
             tensors = load_file(weights)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{weights} cannot be read ({error}); a network folder needs it") from error
-        with torch.device("meta"):
-            network = HumanSceneNetwork(config)
+        network = unfilled_network(config)
         load_strictly(network, tensors, str(weights))
         return network.to(self.device).eval().requires_grad_(False)
 

@@ -176,8 +176,7 @@ def checkpoint_to_folder(source: Path, out: Path, preset: str | None = None, *, 
     """
     import torch
 
-    from human_scene_ros.model.checkpoint import load_strictly, save_checkpoint
-    from human_scene_ros.model.network import HumanSceneNetwork
+    from human_scene_ros.model.checkpoint import load_strictly, save_checkpoint, unfilled_network
     from human_scene_ros.model.official import UNUSED, network_config, read_official, split_unused
 
     if out.exists() and not out.is_dir():
@@ -187,8 +186,7 @@ def checkpoint_to_folder(source: Path, out: Path, preset: str | None = None, *, 
     keep = not drop_unused and _has_all_unused(official.tensors, config, UNUSED)
     tensors, dropped = split_unused(official.tensors, keep=keep)
     config = dataclasses.replace(config, unused_keys=keep)
-    with torch.device("meta"):
-        network = HumanSceneNetwork(config)
+    network = unfilled_network(config)
     load_strictly(network, tensors, str(source))
     card = {"note": f"official weights {source.name}", "source": source.name, "licence": LICENCE,
             "arguments": {k: repr(v) for k, v in official.arguments.items()}, "dropped": dropped}
@@ -199,10 +197,7 @@ def checkpoint_to_folder(source: Path, out: Path, preset: str | None = None, *, 
 
 def _has_all_unused(tensors: dict[str, Any], config: Any, unused: Any) -> bool:
     """True if none of the tensors that only complete checkpoints carry has been stripped."""
-    import torch
+    from human_scene_ros.model.checkpoint import unfilled_network
 
-    from human_scene_ros.model.network import HumanSceneNetwork
-
-    with torch.device("meta"):
-        names = HumanSceneNetwork(dataclasses.replace(config, unused_keys=True)).state_dict()
+    names = unfilled_network(dataclasses.replace(config, unused_keys=True)).state_dict()
     return all(name in tensors for name in names if unused.match(name))

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from human_scene_ros.config import from_mapping, to_mapping
 from human_scene_ros.errors import CheckpointError, ConfigError
@@ -95,8 +96,7 @@ def load_network(path_or_preset: str | Path, device: str | torch.device = "cpu",
     config, card, tensors = _read(file)
     if expect_preset is not None:
         _check_preset(file, config, expect_preset)
-    with torch.device("meta"):
-        network = HumanSceneNetwork(config)
+    network = unfilled_network(config)
     load_strictly(network, tensors, str(file))
     network.to(device).eval().requires_grad_(False)
     return network, CheckpointInfo(file, config.name, _sha256(file), str(card.get("note", "")), card)
@@ -142,11 +142,30 @@ def describe_weights(path_or_preset: str | Path) -> CheckpointInfo:
     return CheckpointInfo(file, str(name), _sha256(file), str(card.get("note", "")), card)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Tensors stay as they are allocated where layers would fill them with noise; no random number is drawn."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_):
+            return kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
+def unfilled_network(config: NetworkConfig) -> HumanSceneNetwork:
+    """A network on the CPU with names and shapes but without values, for `load_strictly` to fill.
+
+    Memory that nobody writes to is not taken. The meta device would do as well, but torch computes there with parts
+    of its compiler, whose import takes longer than all the rest of loading a small network.
+    """
+    with _Unfilled():
+        return HumanSceneNetwork(config)
+
+
 def load_strictly(network: HumanSceneNetwork, tensors: dict[str, Tensor], source: str) -> None:
     """Fill every parameter and buffer of `network`, or none.
 
     Args:
-        network: May be on the meta device.
+        network: For instance an `unfilled_network`.
         tensors: By name; floating-point tensors become float32. A tensor stored under two names in official
             checkpoints may come under one of them.
         source: Named in errors.

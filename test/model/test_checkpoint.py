@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from human_scene_ros.model.checkpoint import (
     save_checkpoint,
 )
 from human_scene_ros.model.network import HumanSceneNetwork
+
+from helpers import REPOSITORY
 
 
 @pytest.mark.parametrize("config", [NANO, OFFICIAL], ids=lambda c: c.name)
@@ -157,6 +161,17 @@ def test_loading_fails_before_anything_is_changed():
         load_strictly(network, tensors, "file")
     for name, value in network.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), before[name].numpy())
+
+
+def test_loading_draws_no_random_numbers_and_needs_no_compiler():
+    """The compiler of torch, once imported, would more than double the start of every node."""
+    code = ("import sys, torch\nbefore = torch.get_rng_state()\n"
+            "from human_scene_ros.model.checkpoint import load_network\nload_network('nano')\n"
+            "assert torch.equal(before, torch.get_rng_state()), 'random numbers were drawn'\n"
+            "assert not {'torch._dynamo', 'sympy'} & set(sys.modules), 'the compiler was imported'\n")
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+                            check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_weights_describe_themselves_without_being_loaded(tmp_path: Path):

@@ -23,8 +23,8 @@ from tiny_network import OFFICIAL, images, make
 from human_scene_ros.cli import main
 from human_scene_ros.commands.convert import checkpoint_to_folder
 from human_scene_ros.errors import CheckpointError
-from human_scene_ros.model.checkpoint import load_network
-from human_scene_ros.model.network import BackboneConfig, HumanSceneNetwork
+from human_scene_ros.model.checkpoint import load_network, unfilled_network
+from human_scene_ros.model.network import BackboneConfig
 from human_scene_ros.model.official import STAND_INS, network_config, parse_arguments, read_official
 from human_scene_ros.model.presets import PRESETS
 
@@ -122,8 +122,7 @@ def test_plain_dictionaries_as_arguments_are_understood_and_none_at_all_needs_a_
 
 
 def test_full_size_files_are_recognised_by_shape_and_name():
-    with torch.device("meta"):
-        tensors = dict(HumanSceneNetwork(PRESETS["human3r_672s"]).state_dict())
+    tensors = dict(unfilled_network(PRESETS["human3r_672s"]).state_dict())
     from human_scene_ros.model.official import OfficialCheckpoint
 
     official = OfficialCheckpoint(tensors, {"mhmr_img_res": 672, "backbone": "dinov2_vits14"})
