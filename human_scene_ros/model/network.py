@@ -290,8 +290,9 @@ class WindowHead(nn.Module):
         hidden = self.squeeze.out_features
         self.join.weight[:, hidden:self.join.in_features - 4 * BODY_JOINTS] = 0
 
-    def forward(self, windows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS.
+    def forward(self, windows: Tensor, tokens: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """(R, 4, h, w) and (R, D) -> raw results of R people by the names of OUTPUTS, and (R, C, h / 4, w / 4)
+        features.
 
         "joints" holds (x, y) in window widths from the head, then z in metres behind it, per joint.
         """
@@ -314,7 +315,7 @@ class WindowHead(nn.Module):
         x = F.gelu(self.solve(x)) + x
         raw = dict(zip(self.OUTPUTS, self.out(x).split(list(self.OUTPUTS.values()), dim=-1), strict=True))
         raw["joints"] = raw["joints"] + seen.flatten(1)  # joints outside the window need the correction
-        return raw
+        return raw, fine
 
 
 class Heads(nn.Module):
@@ -758,9 +759,9 @@ class HumanSceneNetwork(nn.Module):
         windows = cut_windows(channels[rows], loc[rows, slots], window_width[rows, slots],
                               window_height[rows, slots], config.window_size)
         windows = windows - windows.new_tensor([1.0, 1.0, 1.0, 0.0]).view(1, 4, 1, 1)
-        raw = {name: loc.new_zeros(batch, people, n).index_put((rows, slots), value.to(loc.dtype))
-               for (name, value), n in zip(heads.window(windows, taps.human_out[rows, slots]).items(),
-                                           heads.window.OUTPUTS.values(), strict=True)}
+        found, features = heads.window(windows, taps.human_out[rows, slots])
+        raw = {name: loc.new_zeros(batch, people, n).index_put((rows, slots), found[name].to(loc.dtype))
+               for name, n in heads.window.OUTPUTS.items()}
 
         uv = loc + raw["refine"][..., :2] * window_width[..., None]
         depth = start_depth * raw["refine"][..., 2].exp()
@@ -777,7 +778,7 @@ class HumanSceneNetwork(nn.Module):
             expression=heads.init_expression.expand(batch, people, -1), transl=ray * depth[..., None],
             window=WindowFit(token_depth, uv, depth,
                              loc[:, :, None] + joints[..., :2] * window_width[..., None, None], joints[..., 2],
-                             window_width))
+                             window_width, features, rows, slots))
 
     # -- one frame of a stream
 

@@ -146,6 +146,9 @@ class WindowFit:
         joints_uv_px: (B, P, 22, 2) joints in the network image (auxiliary).
         joints_behind_head_m: (B, P, 22) depth of the joints beyond that of the head (auxiliary).
         width_px: (B, P) width of the window in the network image.
+        features: (R, C, h, w) fine features of the R windows that were looked at.
+        rows: (R,) their first index.
+        slots: (R,) their second index.
     """
 
     head_depth_m: Tensor
@@ -154,6 +157,9 @@ class WindowFit:
     joints_uv_px: Tensor
     joints_behind_head_m: Tensor
     width_px: Tensor
+    features: Tensor
+    rows: Tensor
+    slots: Tensor
 
 
 @dataclasses.dataclass(frozen=True)

@@ -410,7 +410,7 @@ def body_array_fields(estimate: SceneEstimate, description: BodyDescription, *, 
                     for i, body in enumerate(estimate.bodies)])
 
 
-def joints_in_view(estimate: SceneEstimate) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+def joints_in_view(estimate: SceneEstimate) -> tuple[NDArray[np.floating], NDArray[np.uint8]]:
     """(people, 55, 2) where the joints are seen, px, NaN behind the camera, and (people, 55) bits JOINT_*: outside the
     image, hidden by a nearer surface of the pointmap, else visible."""
     if not estimate.bodies:

@@ -24,6 +24,8 @@ class LossWeights:
     joints: float = 1.0
     body_joints: float = 6.0
     image_joints: float = 3.0
+    parts: float = 0.5
+    surface: float = 1.0
     betas: float = 0.02
     pair_flow: float = 0.2
     pair_rotation: float = 20.0

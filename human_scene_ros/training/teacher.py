@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own idiom)
 from torch import Tensor
 
-from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.body.skeleton import HEAD, PELVIS
 from human_scene_ros.body.torch_model import TorchBody, axis_angle_to_matrix
 from human_scene_ros.model.formulas import take_cells, to_square_px
 from human_scene_ros.model.network import BODY_JOINTS, HumanSceneNetwork
@@ -22,6 +22,7 @@ from human_scene_ros.model.types import Bodies, DecoderTaps, SceneTokens, Stream
 from human_scene_ros.training import losses, pair
 from human_scene_ros.training.config import TrainConfig
 from human_scene_ros.training.data import Batch
+from human_scene_ros.training.surface import SurfaceHead
 
 MIN_VISIBLE_FRACTION = 0.2  # a body that is hidden more than this cannot be learned from its pixels
 
@@ -115,8 +116,10 @@ def decode_clips(network: HumanSceneNetwork, scene: SceneTokens, prompts: Tensor
 
 
 def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, config: TrainConfig,
-                rng: np.random.Generator, burn_in: int, progress: float = 1.0) -> dict[str, Tensor]:
-    """All loss terms of a batch of clips, by the names of `LossWeights`; `progress` is the part of the budget spent."""
+                rng: np.random.Generator, burn_in: int, progress: float = 1.0,
+                surface: SurfaceHead | None = None) -> dict[str, Tensor]:
+    """All loss terms of a batch of clips, by the names of `LossWeights`; `progress` is the part of the budget spent,
+    `surface` gives dense terms to a window head."""
     if config.stage == "pose":
         return pair.clip_pair_losses(network, batch, config, rng, progress)
     clips, frames = batch.images.shape[:2]
@@ -128,7 +131,7 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
         return prompt_losses(network, body, batch, teacher, images, camera_K, burn_in)
     if config.stage == "bodies":
         predicted_mask = rng.random() < config.predicted_masks
-        return _window_losses(network, body, batch, teacher, images, camera_K, predicted_mask)
+        return _window_losses(network, body, batch, teacher, images, camera_K, predicted_mask, surface)
 
     scene = network.encode(images)
     human, grid = network.human_tokens(images, scene)
@@ -159,7 +162,8 @@ def clip_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, confi
     bodies = network.bodies(taps, human_cells, images=images, mask=mask_logits.sigmoid(),
                             loc=teacher.jittered_uv_px, camera_K=camera_K, depth_m=teacher.jittered_depth_m,
                             valid=teacher.detectable)
-    return terms | _body_terms(body, bodies, batch, teacher, camera_K)
+    return terms | _body_terms(body, bodies, batch, teacher, camera_K) | _surface_terms(
+        surface, bodies, batch, teacher, camera_K)
 
 
 def prompt_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, teacher: Teacher, images: Tensor,
@@ -210,14 +214,29 @@ def prompt_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, tea
 
 
 def _window_losses(network: HumanSceneNetwork, body: TorchBody, batch: Batch, teacher: Teacher, images: Tensor,
-                   camera_K: Tensor, predicted_mask: bool) -> dict[str, Tensor]:
+                   camera_K: Tensor, predicted_mask: bool, surface: SurfaceHead | None) -> dict[str, Tensor]:
     """The window head alone: no tokens, and for a mask the truth, roughened, or what a trained scene predicts."""
     frames, people = teacher.detectable.shape
     taps = DecoderTaps.only_people(images.new_zeros(frames, people, network.config.dec_embed_dim))
     mask = _predicted_mask(network, images) if predicted_mask else _rough_mask(batch.person.flatten(0, 1))
     bodies = network.bodies(taps, taps.human_out, images=images, mask=mask, loc=teacher.jittered_uv_px,
                             camera_K=camera_K, depth_m=teacher.jittered_depth_m, valid=teacher.fitted)
-    return _body_terms(body, bodies, batch, teacher, camera_K)
+    return _body_terms(body, bodies, batch, teacher, camera_K) | _surface_terms(
+        surface, bodies, batch, teacher, camera_K)
+
+
+def _surface_terms(surface: SurfaceHead | None, bodies: Bodies, batch: Batch, teacher: Teacher,
+                   camera_K: Tensor) -> dict[str, Tensor]:
+    fit = bodies.window
+    if surface is None or fit is None:
+        return {}
+    known = teacher.fitted[fit.rows, fit.slots]
+    rows, slots = fit.rows[known], fit.slots[known]
+    return surface.terms(
+        fit.features[known], teacher.jittered_uv_px[rows, slots], fit.width_px[rows, slots],
+        batch.depth_m.flatten(0, 1)[rows], batch.person.flatten(0, 1)[rows], camera_K[rows],
+        axis_angle_to_matrix(batch.pose.flatten(0, 1)[rows, slots]), batch.betas.flatten(0, 1)[rows, slots],
+        batch.joints_camera.flatten(0, 1)[rows, slots, PELVIS])
 
 
 def _rough_mask(person: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from human_scene_ros.model.presets import PRESETS as NETWORK_PRESETS
 from human_scene_ros.training.config import TrainConfig
 from human_scene_ros.training.data import Batch, batches
 from human_scene_ros.training.prompt import freeze_all_but_prompts
+from human_scene_ros.training.surface import SurfaceHead
 from human_scene_ros.training.teacher import clip_losses
 from human_scene_ros.training.validation import validate, validation_batches
 
@@ -140,10 +141,16 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
     start_from(network, scene, bodies)
     if config.stage == "bodies":
         network.downstream_head.window.forget_tokens()
-    body = TorchBody(load_body_model(body_file)).to(device)
-    optimizer = make_optimizer(network, config)
+    body_model = load_body_model(body_file)
+    body = TorchBody(body_model).to(device)
+    learners = nn.ModuleDict({"network": network})
+    surface = None
+    if config.stage in ("bodies", "all"):
+        surface = SurfaceHead(network.downstream_head.window.maps.in_channels, body_model).to(device)
+        learners["surface"] = surface
+    optimizer = make_optimizer(learners, config)
     average = MovingAverage(network, config.ema)
-    progress = resume(out / "last.pt", network, optimizer, average)
+    progress = resume(out / "last.pt", learners, optimizer, average)
     rng = np.random.default_rng([config.seed, rank, progress.step])
     torch.manual_seed(int(rng.integers(2**62)))  # one start for all processes, but draws of their own
     stream = batches(data, config.batch_clips, config.clip_frames, rng)
@@ -161,14 +168,14 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
         burn_in = int(rng.integers(0, config.burn_in + 1)) if fraction >= config.burn_in_from else 0
         # bfloat16 has the range of float32: no gradient scaler is needed, unlike with float16.
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=mixed):
-            terms = clip_losses(network, body, batch, config, rng, burn_in, fraction)
+            terms = clip_losses(network, body, batch, config, rng, burn_in, fraction, surface)
         loss = torch.stack([getattr(config.weights, name) * value for name, value in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         seconds = started + time.monotonic() - clock
         if world > 1:
-            seconds = average_over_processes(network, seconds, world)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_gradient)
+            seconds = average_over_processes(learners, seconds, world)
+        norm = nn.utils.clip_grad_norm_(learners.parameters(), config.clip_gradient)
         if bool(torch.isfinite(norm)):
             optimizer.step()
             average.update(network, progress.step)
@@ -188,9 +195,9 @@ def train(data: Path, out: Path, config: TrainConfig, device: str = "cpu", threa
             validated = time.monotonic()
         if rank == 0 and time.monotonic() - saved > config.save_every_s:
             saved = time.monotonic()
-            save(out, network, optimizer, average, progress, config)
+            save(out, learners, optimizer, average, progress, config)
     if rank == 0:
-        save(out, network, optimizer, average, progress, config)
+        save(out, learners, optimizer, average, progress, config)
     return progress
 
 
@@ -248,11 +255,11 @@ def report_validation(path: Path, progress: Progress, average: MovingAverage, bo
         log.warning("step %d: %s", progress.step, warning)
 
 
-def save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage,
+def save(out: Path, learners: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: MovingAverage,
          progress: Progress, config: TrainConfig) -> None:
     """Write `last.pt` and `ema.safetensors`, each complete or not at all."""
     temporary = out / "last.pt.part"
-    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "ema": average.values,
+    torch.save({"learners": learners.state_dict(), "optimizer": optimizer.state_dict(), "ema": average.values,
                 "progress": dataclasses.asdict(progress), "preset": config.preset}, temporary)
     temporary.replace(out / "last.pt")
     shipped = HumanSceneNetwork(network_config(config))
@@ -262,7 +269,7 @@ def save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, averag
                      "note": f"{config.preset}, trained on synthetic worlds only"}, torch.float16)
 
 
-def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage) -> Progress:
+def resume(path: Path, learners: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: MovingAverage) -> Progress:
     """Continue from `path` if it exists.
 
     Raises:
@@ -272,8 +279,8 @@ def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, ave
         return Progress()
     stored = torch.load(path, map_location="cpu", weights_only=True)
     try:
-        network.load_state_dict(stored["network"])
-    except RuntimeError as error:
+        learners.load_state_dict(stored["learners"])
+    except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} holds preset '{stored.get('preset')}' of other dimensions; start a new run "
                               f"in another folder ({str(error).splitlines()[0]})") from error
     optimizer.load_state_dict(stored["optimizer"])

@@ -167,7 +167,8 @@ def test_prompt_tuning_changes_prompts_and_body_heads_only(shards, tmp_path, mon
     progress = training.train(shards, tmp_path / "run", run, scene=start)
     assert progress.step >= 1
     before = load_network(start)[0].state_dict()
-    after = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["network"]
+    stored = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["learners"]
+    after = {name.removeprefix("network."): value for name, value in stored.items()}
     tuned = tuple(f"downstream_head.{part}." for part in TUNED)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith(tuned) for name in changed)

@@ -125,11 +125,11 @@ def test_a_head_that_forgot_tokens_does_not_change_with_them():
     window = HumanSceneNetwork(NETWORK_PRESETS["nano"]).downstream_head.window.eval()
     torch.nn.init.normal_(window.out.weight)
     pictures = torch.rand(2, 4, 96, 64)
-    before = window(pictures, torch.randn(2, 128))["pose6d"]
-    assert not torch.equal(before, window(pictures, torch.randn(2, 128))["pose6d"])
+    before = window(pictures, torch.randn(2, 128))[0]["pose6d"]
+    assert not torch.equal(before, window(pictures, torch.randn(2, 128))[0]["pose6d"])
     window.forget_tokens()
-    torch.testing.assert_close(window(pictures, torch.randn(2, 128))["pose6d"],
-                               window(pictures, torch.zeros(2, 128))["pose6d"])
+    torch.testing.assert_close(window(pictures, torch.randn(2, 128))[0]["pose6d"],
+                               window(pictures, torch.zeros(2, 128))[0]["pose6d"])
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(batch):
