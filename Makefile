@@ -3,7 +3,7 @@
 #                make demo INPUT=video.mp4         make demo INPUT=bag IMAGE=/topic INFO=/topic
 # make demo-multi   four cameras, their fusion, one that dies and returns; results in out/demo_multi/
 #                   make demo-multi SHARED=1        one reconstructor for all cameras
-# make test    all tests                           make test PYTEST_ARGS="test/geometry -x"
+# make test    all tests, two at a time            make test PYTEST_ARGS="test/geometry -x" WORKERS=0
 # make lint    ruff and mypy
 # make bench   milliseconds per stage of the pipeline
 # make numbers renders and evaluates the synthetic test set, writes its table into README.md and a page
@@ -18,6 +18,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 OUT ?= out/demo
+WORKERS ?= 2
 export PYTHON TORCH PEERS TRAIN
 
 .PHONY: help env demo demo-multi test lint bench numbers clean distclean
@@ -34,9 +35,10 @@ demo: env
 demo-multi: env
 	@./env.sh human-scene demo-multi $(if $(INPUT),"$(INPUT)") $(if $(SHARED),--shared) --out "$(if $(filter file,$(origin OUT)),out/demo_multi,$(OUT))"
 
-# Checks of message fields are off by default in ROS; tests run with them.
+# Checks of message fields are off by default in ROS; tests run with them. A file is run by one worker, and files in
+# the order of their folders, so that no long one is left for the end. WORKERS=0: one process, for debuggers.
 test: env
-	@ROS_PYTHON_CHECK_FIELDS=1 ./env.sh python -m pytest $(PYTEST_ARGS)
+	@ROS_PYTHON_CHECK_FIELDS=1 ./env.sh python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: env
 	@./env.sh ruff check .

@@ -6,12 +6,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 # Before numpy and torch are imported: several tests start processes, and each would take all cores.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+# Tests start some two hundred Python processes; each would compile all of our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest  # noqa: E402 (after the variables above)
 
@@ -26,10 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_memory_without_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Killed participants leave segments in /dev/shm; `fastdds shm clean` removes only dead ones."""
     tool = shutil.which("fastdds")
-    if tool and any(item.get_closest_marker("ros") for item in request.session.items):
+    if tool and not hasattr(session.config, "workerinput"):  # once, before workers start nodes
         subprocess.run([tool, "shm", "clean"], capture_output=True, timeout=60, check=False)
-    yield

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,11 +144,14 @@ class Graph:
 
 @contextlib.contextmanager
 def graph(domain: int, folder: Path) -> Iterator[Graph]:
-    opened = Graph(domain, folder)
-    try:
-        yield opened
-    finally:
-        opened.close()
+    """A graph that has its domain alone on this machine: whoever else runs tests on it is waited for."""
+    with (Path(tempfile.gettempdir()) / f"human_scene_domain_{domain}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opened = Graph(domain, folder)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 def untrained_checkpoint(folder: Path) -> Path:

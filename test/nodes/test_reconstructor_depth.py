@@ -18,7 +18,7 @@ from human_scene_ros.nodes.camera_input import registered_depth  # noqa: E402
 from human_scene_ros.sources.calibration import Calibration  # noqa: E402
 
 pytestmark = pytest.mark.ros
-DOMAIN = 37
+DOMAIN = 36
 
 
 def depth_message(stamp_ns, depth_m):

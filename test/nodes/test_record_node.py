@@ -25,7 +25,7 @@ from human_scene_ros.sources.bag_reader import BagReader  # noqa: E402
 from human_scene_ros.sources.image_codec import decode_message  # noqa: E402
 
 pytestmark = pytest.mark.ros
-DOMAIN = 72
+DOMAIN = 75
 
 
 def stamp(i: int) -> int:
