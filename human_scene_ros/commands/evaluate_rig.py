@@ -36,6 +36,9 @@ from human_scene_ros.sources.reader import open_source
 
 if TYPE_CHECKING:
     from human_scene_ros.commands.evaluate_job import EvaluationJob
+    from human_scene_ros.fusion.sync import Synchroniser
+    from human_scene_ros.nodes.fusion_people import CameraBodies, FusionPeople
+    from human_scene_ros.runtime.stream import HumanSceneStream
 
 Array = NDArray[np.float64]
 
@@ -108,6 +111,14 @@ def recorded_rig(path: Path, people_topic: str, extrinsics_topic: str) -> list[R
 
 # --- offline -----------------------------------------------------------------------------------------------------
 
+@dataclasses.dataclass(frozen=True)
+class _SeenPiece:
+    """What the cameras saw of one piece: (stamp_ns, camera, bodies) in order, and the pose of the first image."""
+
+    T_world_first: Array
+    frames: list[tuple[int, str, CameraBodies]]
+
+
 def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object]) -> tuple[list[RigEstimate],
                                                                                          dict[str, Any]]:
     """Every camera through the stream, then everybody fused as `fusion_node` does it; what it was made with.
@@ -115,11 +126,9 @@ def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object])
     Raises:
         SourceError: No frame can be used.
     """
-    from human_scene_ros.commands.run import describe_bodies
-    from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
     from human_scene_ros.fusion.sync import Synchroniser
     from human_scene_ros.nodes.fusion_config import FusionNodeConfig, PersonConfig
-    from human_scene_ros.nodes.fusion_people import CameraBodies, FusionPeople
+    from human_scene_ros.nodes.fusion_people import FusionPeople
     from human_scene_ros.runtime.engine import make_stream
     from human_scene_ros.runtime.stream import StreamConfig
 
@@ -127,11 +136,33 @@ def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object])
                          StreamConfig(reset_interval=job.reset_interval), job.engine)  # type: ignore[arg-type]
     names = tuple(truth.images)
     people = FusionPeople(FusionNodeConfig(cameras=names, body=job.body, person=PersonConfig(min_views=MIN_VIEWS)))
-    description = describe_bodies(stream)
-    store = shared_typestore()
+    synchroniser: Synchroniser[CameraBodies] = Synchroniser(names)
+    seen, rejected = _seen(job, truth, stream, people, on_frame)
+    pieces = []
+    for piece in seen:
+        placed, lines = _placed(piece, names) if job.rig == "people" else ({}, ())
+        people.reset()
+        estimates = _fused(piece, truth, people, synchroniser, placed if job.rig == "people" else None)
+        pieces.append(RigPiece(estimates, placed, lines))
+    facts: dict[str, Any] = {"weights": stream.weights, "rejected": rejected,
+                             "fusion": dataclasses.asdict(synchroniser.counters)}
+    if not job.stitch:
+        if job.rig == "people":
+            facts["calibration"] = list(pieces[0].calibration)
+        return list(pieces[0].estimates), facts
+    estimates, facts["stitching"], facts["calibration"] = stitched(pieces)
+    return estimates, facts
+
+
+def _seen(job: EvaluationJob, truth: RigTruth, stream: HumanSceneStream, people: FusionPeople,
+          on_frame: Callable[[], object]) -> tuple[list[_SeenPiece], list[str]]:
+    """Each camera through the stream, piece by piece, and why frames were rejected; without pieces nobody has seen."""
+    from human_scene_ros.commands.run import describe_bodies
+
+    names, description, store = tuple(truth.images), describe_bodies(stream), shared_typestore()
     register_type(store, BODY_ARRAY)
     begins_ns = piece_begins(tuple(truth.people), job.stitch)
-    seen: list[list[tuple[int, str, CameraBodies]]] = [[] for _ in begins_ns]
+    frames: list[list[tuple[int, str, CameraBodies]]] = [[] for _ in begins_ns]
     T_world_first: list[Array | None] = [None for _ in begins_ns]
     rejected: list[str] = []
     for name in names:
@@ -155,53 +186,48 @@ def run_rig(job: EvaluationJob, truth: RigTruth, on_frame: Callable[[], object])
                     T_world_first[piece] = np.asarray(estimate.T_world_camera, np.float64)
                 fields = body_array_fields(estimate, description, camera_frame=truth.frames[name], camera_name=name,
                                            sequence=index, world_frame="map")
-                seen[piece].append((frame.stamp_ns, name, people.read(build_message(store, BODY_ARRAY, fields))))
-    if not any(seen):
+                frames[piece].append((frame.stamp_ns, name, people.read(build_message(store, BODY_ARRAY, fields))))
+    if not any(frames):
         raise SourceError(f"no frame of {job.path} could be used; the last reason: "
                           f"{rejected[-1] if rejected else 'there was none'}")
-    synchroniser: Synchroniser[CameraBodies] = Synchroniser(names)
-    pieces = []
-    for T_first, frames in zip(T_world_first, seen, strict=True):
-        frames.sort(key=lambda s: (s[0], names.index(s[1])))
-        if T_first is None:
-            continue  # no image of these moments
-        placed: dict[str, Array] = {}
-        lines: tuple[str, ...] = ()
-        if job.rig == "people":
-            memory = PeopleMemory(names, math.inf)
-            for stamp_ns, name, bodies in frames:
-                memory.add(name, (stamp_ns - frames[0][0]) * 1e-9, bodies.bodies)
-            found = calibrate(memory.tracks(names))
-            placed = {c.name: T_first @ c.T_first_camera for c in found if c.T_first_camera is not None}
-            lines = tuple(camera.line() for camera in found)
-        people.reset()
-        estimates = []
-        for moment in [s for stamp_ns, name, bodies in frames for s in synchroniser.push(name, stamp_ns, bodies,
-                                                                                         stamp_ns)] \
-                + synchroniser.flush(frames[-1][0]):
-            poses = placed
-            if job.rig == "given":
-                known = {name: truth.poses(member.stamp_ns).get(name) for name, member in moment.members.items()}
-                poses = {**truth.standing, **{name: T for name, T in known.items() if T is not None}}
-            fused = people.step(moment.stamp_ns, {name: (m.stamp_ns, m.item) for name, m in moment.members.items()},
-                                {name: poses.get(name) for name in names})
-            heads = [PinholeCamera(int(m.item.message.width), int(m.item.message.height),
-                                   *(float(v) for v in m.item.message.intrinsics)).project(m.item.head_camera)
-                     for m in moment.members.values()]
-            seen_now = SeenPeople(fused.cameras, np.concatenate([np.empty((0, 2)), *heads]),
-                                  fused.frame.detection_person)
-            estimates.append(RigEstimate(moment.stamp_ns, people_of({
-                p.body.track_id: p.body.joints_camera[:JOINTS].astype(np.float64) for p in fused.people
-                if p.body.track_state == TrackState.CONFIRMED}), poses, seen_now))
-        pieces.append(RigPiece(estimates, placed, lines))
-    facts: dict[str, Any] = {"weights": stream.weights, "rejected": rejected,
-                             "fusion": dataclasses.asdict(synchroniser.counters)}
-    if not job.stitch:
-        if job.rig == "people":
-            facts["calibration"] = list(pieces[0].calibration)
-        return list(pieces[0].estimates), facts
-    estimates, facts["stitching"], facts["calibration"] = stitched(pieces)
-    return estimates, facts
+    return [_SeenPiece(T_first, sorted(seen, key=lambda s: (s[0], names.index(s[1]))))
+            for T_first, seen in zip(T_world_first, frames, strict=True) if T_first is not None], rejected
+
+
+def _placed(piece: _SeenPiece, names: tuple[str, ...]) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Camera -> (4, 4) T_world_camera from the people it sees, and a line of report for each camera."""
+    from human_scene_ros.fusion.calibration import PeopleMemory, calibrate
+
+    memory = PeopleMemory(names, math.inf)
+    for stamp_ns, name, bodies in piece.frames:
+        memory.add(name, (stamp_ns - piece.frames[0][0]) * 1e-9, bodies.bodies)
+    found = calibrate(memory.tracks(names))
+    return ({c.name: piece.T_world_first @ c.T_first_camera for c in found if c.T_first_camera is not None},
+            tuple(camera.line() for camera in found))
+
+
+def _fused(piece: _SeenPiece, truth: RigTruth, people: FusionPeople, synchroniser: Synchroniser[CameraBodies],
+           placed: dict[str, Array] | None) -> list[RigEstimate]:
+    """Everybody in sets of frames, with the cameras where they were placed, or where the truth has them (None)."""
+    moments = [moment for stamp_ns, name, bodies in piece.frames
+               for moment in synchroniser.push(name, stamp_ns, bodies, stamp_ns)]
+    moments += synchroniser.flush(piece.frames[-1][0])
+    estimates = []
+    for moment in moments:
+        poses = placed
+        if poses is None:
+            known = {name: truth.poses(member.stamp_ns).get(name) for name, member in moment.members.items()}
+            poses = {**truth.standing, **{name: T for name, T in known.items() if T is not None}}
+        fused = people.step(moment.stamp_ns, {name: (m.stamp_ns, m.item) for name, m in moment.members.items()},
+                            {name: poses.get(name) for name in truth.images})
+        heads = [PinholeCamera(int(m.item.message.width), int(m.item.message.height),
+                               *(float(v) for v in m.item.message.intrinsics)).project(m.item.head_camera)
+                 for m in moment.members.values()]
+        seen_now = SeenPeople(fused.cameras, np.concatenate([np.empty((0, 2)), *heads]), fused.frame.detection_person)
+        estimates.append(RigEstimate(moment.stamp_ns, people_of({
+            p.body.track_id: p.body.joints_camera[:JOINTS].astype(np.float64) for p in fused.people
+            if p.body.track_state == TrackState.CONFIRMED}), poses, seen_now))
+    return estimates
 
 
 def piece_begins(stamps_ns: Sequence[int], length: int) -> NDArray[np.int64]:
