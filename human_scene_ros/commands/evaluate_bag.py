@@ -18,6 +18,9 @@ from human_scene_ros.commands import evaluation_output as output
 from human_scene_ros.commands.evaluate_job import EvaluationJob, run_job
 from human_scene_ros.errors import ConfigError, HumanSceneError, SourceError
 
+SCHEDULER_LIMIT_S = 20.0
+"""How long an answer of a Dask scheduler is waited for."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate bag`."""
@@ -280,7 +283,7 @@ def _executor(arguments: argparse.Namespace, jobs: int) -> Iterator[Executor]:
                           f"on the cluster ({error})") from error
 
     try:
-        client = Client(arguments.cluster, timeout=20)
+        client = Client(arguments.cluster, timeout=SCHEDULER_LIMIT_S)
     except OSError as error:
         raise ConfigError(f"--cluster {arguments.cluster}: no Dask scheduler answers there ({error})") from error
     with client:

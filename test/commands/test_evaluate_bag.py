@@ -184,7 +184,8 @@ def test_numbers_are_computed_with_one_thread_and_one_instruction_set():
     assert fixed["ATEN_CPU_CAPABILITY"] == "avx2"
 
 
-def test_a_cluster_needs_dask_and_a_scheduler(tmp_path):
+def test_a_cluster_needs_dask_and_a_scheduler(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate_bag, "SCHEDULER_LIMIT_S", 2.0)  # nobody is there, however long one waits
     write_truth(tmp_path / "one", 1)
     with pytest.raises(ConfigError, match="needs Dask: pip install distributed|no Dask scheduler answers there"):
         evaluate_bag.evaluate_bags(arguments(tmp_path / "one", "--cluster", "127.0.0.1:1", "--out", tmp_path / "out"))

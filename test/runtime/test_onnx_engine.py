@@ -16,7 +16,6 @@ from human_scene_ros.body.model import load_body_model
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.model.checkpoint import load_network
 from human_scene_ros.model.network import PRODUCT_OUTPUTS
-from human_scene_ros.model.onnx_export import export_step
 from human_scene_ros.runtime import onnx_engine
 from human_scene_ros.runtime.engine import choose_engine, make_stream
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
@@ -44,6 +43,13 @@ def shipped(tmp_path_factory):
         yield network, weights, onnx_engine.find_graphs(network, weights)
 
 
+@pytest.fixture(scope="module")
+def engine(shipped):
+    """The shipped network by onnxruntime; it keeps nothing between steps."""
+    network, _, folder = shipped
+    return onnx_engine.OnnxNetwork(network, folder)
+
+
 def relative(a, b):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert a.shape == b.shape
@@ -61,10 +67,10 @@ class Listening:
         return self.output, state
 
 
-def test_a_recorded_stream_gives_the_same_estimates(shipped):
+def test_a_recorded_stream_gives_the_same_estimates(shipped, engine):
     """The demo recording, every seventh image: people enter and leave, the camera moves."""
-    network, weights, folder = shipped
-    engines = [Listening(network), Listening(onnx_engine.OnnxNetwork(network, folder))]
+    network, weights, _ = shipped
+    engines = [Listening(network), Listening(engine)]
     streams = [HumanSceneStream(network, load_body_model(), None, weights, engine) for engine in engines]
     counts, worst = [], 0.0
     with open_source(str(REPOSITORY / "demo" / "recording")) as source:
@@ -87,12 +93,11 @@ def test_a_recorded_stream_gives_the_same_estimates(shipped):
 
 @pytest.mark.parametrize("size", [(112, 160), (80, 160), (160, 112), (128, 160)], ids=lambda s: f"{s[1]}x{s[0]}")
 @pytest.mark.parametrize("threshold", [0.999, 0.02], ids=["nobody", "crowd"])
-def test_any_size_and_number_of_people(shipped, size, threshold):
-    network, _, folder = shipped
+def test_any_size_and_number_of_people(shipped, engine, size, threshold):
+    network = shipped[0]
     old = network.config
     network.config = dataclasses.replace(old, detection_threshold=threshold)
     try:
-        engine = onnx_engine.OnnxNetwork(network, folder)
         by_torch = by_onnx = None
         people = []
         for k, image in enumerate(images(2, *size, seed=3)):
@@ -108,9 +113,8 @@ def test_any_size_and_number_of_people(shipped, size, threshold):
         network.config = old
 
 
-def test_state_is_kept_or_forgotten_as_by_torch(shipped):
-    network, _, folder = shipped
-    engine = onnx_engine.OnnxNetwork(network, folder)
+def test_state_is_kept_or_forgotten_as_by_torch(shipped, engine):
+    network = shipped[0]
     first, second = images(2, 80, 96, seed=1)[:, None]
     for options in ({"update": False}, {"reset": True}, {"reset": True, "update": False}):
         _, a = network.step(first, None)
@@ -141,9 +145,8 @@ def test_graphs_are_exported_once_and_never_used_for_other_weights(shipped, capl
     assert len(left) == onnx_engine.KEPT_EXPORTS
 
 
-def test_export_leaves_the_network_as_it_was(tmp_path):
-    network, _ = load_network("nano")
-    export_step(network, tmp_path)
+def test_export_leaves_the_network_as_it_was(shipped):
+    network = shipped[0]  # exported by the fixture
     assert not any(module.training for module in network.modules()), "torch would go on with batch statistics"
 
 
@@ -180,9 +183,8 @@ def test_a_graph_that_says_something_else_is_not_used(shipped, monkeypatch, capl
     assert "differ from torch" in caplog.text
 
 
-def test_what_the_graphs_do_not_give_is_refused(shipped):
-    network, _, folder = shipped
-    engine = onnx_engine.OnnxNetwork(network, folder)
+def test_what_the_graphs_do_not_give_is_refused(shipped, engine):
+    network = shipped[0]
     network.config, old = dataclasses.replace(network.config, world_head=True), network.config
     try:
         with pytest.raises(ConfigError, match="does not give output 'world'"):
