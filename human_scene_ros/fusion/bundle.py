@@ -18,6 +18,8 @@ from human_scene_ros.geometry.transform import make_transform
 
 Array = NDArray[np.float64]
 
+_UNSEEN = 1e-12  # of the largest eigenvalue of the normal matrix
+
 
 @dataclasses.dataclass(frozen=True)
 class BundleResult:
@@ -201,10 +203,12 @@ def _covariance(T: Array, points: Array, rays: Array, focal: Array, weight: Arra
     centres = _centres(T)
     scaling = np.zeros((len(T), 6))
     scaling[:, :3] = -np.einsum("vij,vj->vi", T[:, :3, :3], centres - centres[0])
-    unit = scaling[1:].reshape(-1) / max(float(np.linalg.norm(scaling)), 1e-12)
-    fixed = np.eye(len(unit)) - np.outer(unit, unit)
-    joint = np.linalg.pinv(fixed @ S @ fixed, rcond=1e-12, hermitian=True)
-    joint = joint * spread**2 * float(np.mean(weight[weight > 0.0]))
+    free = np.linalg.svd(scaling[1:].reshape(1, -1))[2][1:].T
+    eigenvalues, eigenvectors = np.linalg.eigh(free.T @ S @ free)
+    # What no ray tells has a vast variance; left to rounding, its eigenvalue may be anything near zero.
+    eigenvalues = np.maximum(eigenvalues, _UNSEEN * eigenvalues[-1])
+    axes = free @ eigenvectors
+    joint = (axes / eigenvalues) @ axes.T * spread**2 * float(np.mean(weight[weight > 0.0]))
     covariance = np.zeros((len(T), 6, 6))
     for v in range(1, len(T)):
         covariance[v] = joint[6 * v - 6:6 * v, 6 * v - 6:6 * v]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from human_scene_ros.fusion.calibration import PeopleMemory, calibrate, combined, poses_from_scene
-from human_scene_ros.fusion.extrinsics import TORSO_JOINTS, ExtrinsicsStatus, PeopleTracks
-from human_scene_ros.fusion.ray_pairs import pose_from_rays
+from human_scene_ros.fusion.calibration import PeopleMemory, calibrate, combined, poses_from_scene, refined_by_rays
+from human_scene_ros.fusion.extrinsics import TORSO_JOINTS, ExtrinsicsStatus, PairExtrinsics, PeopleTracks
+from human_scene_ros.fusion.ray_pairs import AXIS_JOINTS, pose_from_rays
 from human_scene_ros.geometry.transform import apply, invert, rotation_angle
 from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
 
@@ -213,6 +213,31 @@ def test_poor_bodies_place_a_rig_and_say_that_its_size_is_in_doubt():
         distance = np.linalg.norm(camera.T_first_camera[:3, 3])
         assert np.degrees(np.linalg.norm(error[3:])) < 3.0 and np.linalg.norm(error[:3]) < 0.3 * distance
         assert np.sqrt(np.trace(camera.covariance[:3, :3])) > 0.14 * distance
+        assert np.linalg.norm(error[3:]) < 2.0 * np.sqrt(np.trace(camera.covariance[3:, 3:]))
+
+
+def test_bodies_that_are_wrong_for_seconds_leave_as_much_doubt_as_error():
+    """Every two seconds all joints of a camera are off by another 8 px, which rays of so short a time hardly show."""
+    clip = generate(MultiviewConfig("ring", 2, 1, 480, 6))
+    T_true = invert(clip.T_world_camera_true[0]) @ clip.T_world_camera_true[1]
+    pair = PairExtrinsics(T_true, 0.0, False, ExtrinsicsStatus.OK, 480, 1.0, 0.1, 1.0, np.eye(6), (0,))
+    squared, turned, sigma = [], [], []
+    for seed in range(10):
+        rng, tracks = np.random.default_rng(seed), {}
+        for v in range(2):
+            torso = apply(invert(clip.T_world_camera_true[v]), clip.truth[0][:, list(TORSO_JOINTS)])
+            off_px = np.repeat(8.0 * rng.normal(size=(8, 1, 2)), 60, axis=0) + rng.normal(size=(480, 7, 2))
+            torso[..., :2] += off_px / 800.0 * torso[..., 2:]
+            tracks[f"camera_{v}"] = PeopleTracks(np.arange(480) / 30.0, torso[None])
+        found = refined_by_rays(tracks, {"camera_0": np.eye(4), "camera_1": T_true}, {("camera_0", "camera_1"): pair},
+                                joints=AXIS_JOINTS)["camera_1"]
+        turn = Rotation.from_matrix(found.T_root_camera[:3, :3] @ T_true[:3, :3].T).as_rotvec()
+        squared.append(float(turn @ np.linalg.solve(found.covariance[3:, 3:], turn)))
+        turned.append(np.linalg.norm(turn))
+        sigma.append(np.sqrt(np.trace(found.covariance[3:, 3:])))
+    # Three degrees of freedom whose covariance is known from ten blocks: Hotelling's mean is 5.4.
+    assert 1.0 < np.mean(squared) < 10.0
+    assert 0.7 < np.sqrt(np.mean(np.square(sigma)) / np.mean(np.square(turned))) < 1.6
 
 
 def test_rays_of_somebody_who_stands_place_nothing():
