@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +53,13 @@ def room_depth(camera: PinholeCamera, T_world_camera: NDArray[np.float64]) -> ND
     return np.min(hits, axis=0).astype(np.float32)
 
 
+@functools.cache
 def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated: bool = True,
                ) -> tuple[NDArray[np.uint8], SceneEstimate, FrameTruth]:
     """Image, estimate and truth of frame k; `error_m` moves every estimated joint and the depth away.
 
-    People stand still in the world, so that their camera coordinates change with the camera.
+    People stand still in the world, so that their camera coordinates change with the camera. Many tests share what
+    this returns: its arrays cannot be written to.
     """
     model = load_body_model()
     T_world_camera = camera_pose(k)
@@ -91,7 +95,19 @@ def fake_frame(k: int = 0, people: int = 2, *, error_m: float = 0.0, calibrated:
         confidence=np.full((120, 160), 3.0, np.float32), colors=image[::2, ::2], person=mask[::2, ::2],
         bodies=tuple(bodies), status=TrackingStatus.OK, scale=1.0, scale_source=ScaleSource.NETWORK,
         world_source=WorldSource.LEVEL_CAMERA, stage_ms={"network": 30.0})
-    return image, estimate, FrameTruth(estimate.stamp_ns, IMAGE_CAMERA, T_world_camera, tuple(truth), depth_m)
+    frame = image, estimate, FrameTruth(estimate.stamp_ns, IMAGE_CAMERA, T_world_camera, tuple(truth), depth_m)
+    _freeze(frame)
+    return frame
+
+
+def _freeze(value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif isinstance(value, tuple):
+        for part in value:
+            _freeze(part)
+    elif dataclasses.is_dataclass(value):
+        _freeze(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
 
 
 def _in_camera(model: BodyModel, parameters: BodyParameters, T_camera_first: NDArray[np.float64]) -> dict[str, object]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from pathlib import Path
 from typing import Any
 
-import fake_scene
 import yaml
+from fake_scene import fake_frame
 
 from human_scene_ros.commands import evaluate_results
 from human_scene_ros.sources import message_fields as m
 from human_scene_ros.sources.bag_writer import MANIFEST, SceneBagWriter
 
 START_NS = 1_000_000_000
-frame = functools.cache(fake_scene.fake_frame)
 
 
 def write_truth(folder: Path, frames: int, *, camera: str = "", dataset: str = "") -> Path:
@@ -23,7 +21,7 @@ def write_truth(folder: Path, frames: int, *, camera: str = "", dataset: str = "
     with SceneBagWriter(folder) as bag:
         for name in ([camera, "cam2"] if camera else [""]):
             for k in range(frames):
-                image, _, truth = frame(k)
+                image, _, truth = fake_frame(k)
                 stamped = m.FrameTruth(START_NS + truth.stamp_ns, truth.camera, truth.T_world_camera, truth.people,
                                        truth.depth_m)
                 bag.write_camera(f"/{name or 'camera'}/image_raw", image, truth.camera, stamped.stamp_ns, "optical")
@@ -39,7 +37,7 @@ def write_results(folder: Path, frames: int, *, error_m: float = 0.05, drop: tup
         for k in range(frames):
             if k in drop:
                 continue
-            _, estimate, _ = frame(k, error_m=error_m)
+            _, estimate, _ = fake_frame(k, error_m=error_m)
             stamp_ns = START_NS + estimate.stamp_ns
             fields = m.body_array_fields(estimate, m.BodyDescription(), camera_frame="optical", camera_name="camera",
                                          sequence=k, world_frame="map", latency_s=0.02 + 0.001 * k)

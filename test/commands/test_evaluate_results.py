@@ -8,7 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from evaluation_files import START_NS, evaluated, frame, results_arguments, write_results, write_truth
+from evaluation_files import START_NS, evaluated, results_arguments, write_results, write_truth
+from fake_scene import fake_frame
 
 from human_scene_ros.cli import main
 from human_scene_ros.commands.evaluate_results import evaluate_results
@@ -43,7 +44,7 @@ def test_bodies_jsonl_gives_the_same_people_errors(tmp_path):
     truth = write_truth(tmp_path / "truth", 6)
     lines = []
     for k in range(6):
-        row = json.loads(bodies_line(frame(k, error_m=0.05)[1]))
+        row = json.loads(bodies_line(fake_frame(k, error_m=0.05)[1]))
         lines.append(json.dumps({**row, "stamp_ns": row["stamp_ns"] + START_NS}))
     (tmp_path / "bodies.jsonl").write_text("\n".join(lines) + "\n")
     arguments = results_arguments(tmp_path / "bodies.jsonl", truth, tmp_path / "out")
@@ -99,7 +100,7 @@ def _without_truth(folder):
     from human_scene_ros.sources.bag_writer import SceneBagWriter
 
     with SceneBagWriter(folder / "bare") as bag:
-        image, _, truth = frame(0)
+        image, _, truth = fake_frame(0)
         bag.write_camera("/camera/image_raw", image, truth.camera, START_NS, "optical")
     return folder / "bare"
 

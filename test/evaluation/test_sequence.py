@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
-import fake_scene
 import numpy as np
 import pytest
+from fake_scene import fake_frame
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.evaluation.sequence import EvaluationConfig, SequenceEvaluation, SequenceResult, near_people
 from human_scene_ros.evaluation.values import Metric, human3r_log, pooled_frames
-
-fake_frame = functools.cache(fake_scene.fake_frame)  # nothing changes what it returns
 
 
 def evaluated(frames: int = 12, config: EvaluationConfig | None = None, **options) -> SequenceResult:
