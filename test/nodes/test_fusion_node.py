@@ -12,7 +12,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from ros_graph import Graph, Process, graph  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
 
 from human_scene_ros.commands.fusion_clip import (  # noqa: E402
     START_NS,
@@ -22,6 +24,7 @@ from human_scene_ros.commands.fusion_clip import (  # noqa: E402
     clip_messages,
     write_body,
 )
+from human_scene_ros.geometry.transform import make_transform  # noqa: E402
 from human_scene_ros.msg import (  # noqa: E402
     CameraExtrinsicsArray,
     FusedPersonArray,
@@ -272,3 +275,42 @@ def test_a_recording_that_is_played_three_times_starts_three_segments(tmp_path: 
         assert len(found) == 3 and all(len(confirmed(a)) == 3 for a in arrays[10:])
         ids.append(found)
     assert not ids[0] & ids[1] and not ids[1] & ids[2], "ids are never used again"
+
+
+def file_poses(folder: Path, clip: Any, bumped: int = -1) -> dict[str, Any]:
+    """Parameters that take all poses from a file; one camera was turned by 4 degrees since it was written."""
+    places = []
+    for v, (name, T) in enumerate(zip(camera_names(clip), clip.T_world_camera_given, strict=True)):
+        turn = make_transform(Rotation.from_rotvec([0.0, 0.07 * (v == bumped), 0.0]).as_matrix(), np.zeros(3))
+        places.append(CameraPlace(name, f"{name}_optical", T @ turn))
+    (folder / "rig.yaml").write_text(rig_text(WORLD_FRAME, places))
+    return {"extrinsics.file": str(folder / "rig.yaml"),
+            **{f"{name}.extrinsics_source": "file" for name in camera_names(clip)}}
+
+
+def test_a_camera_that_was_bumped_is_named_and_the_others_are_not(tmp_path: Path):
+    """Five cameras, of which no two face each other: between such two nobody could tell which one it was."""
+    clip = generate(MultiviewConfig("ring", 5, 2, 150, 3))
+    with graph(77, tmp_path) as g:
+        rig = Rig(g, tmp_path, clip, {**file_poses(tmp_path, clip, bumped=2), "sync.timeout": 1.0})
+        reports = g.collect(DiagnosticArray, "/diagnostics")
+        rig.play(0, 50)
+        g.wait(lambda: any(c.drifted for c in rig.extrinsics[-1].cameras), "the drift to be noticed")
+        assert [c.drifted for c in rig.extrinsics[-1].cameras] == [False, False, True, False, False]
+        assert rig.process.output.count("camera camera_2 does not stand where its pose says (bumped?)") == 1
+        assert rig.process.output.count("(bumped?)") == 1, rig.process.output
+        levels = {s.name: s.level for m in reports for s in m.status}
+        assert levels["human_scene_fusion: Camera camera_2"] == DiagnosticStatus.WARN
+        assert levels["human_scene_fusion: Camera camera_0"] == DiagnosticStatus.OK
+        assert rig.process.stop() == 0, rig.process.output
+
+
+def test_thirty_people_go_through(tmp_path: Path):
+    clip = generate(MultiviewConfig("ring", 4, 30, 45, 3))
+    with graph(77, tmp_path) as g:
+        rig = Rig(g, tmp_path, clip, {**file_poses(tmp_path, clip), "sync.timeout": 1.0})
+        arrays = rig.play(0, 15)
+        assert len(arrays) == pytest.approx(15, abs=1) and rig.status[-1].frames_rejected == 0
+        assert 20 <= len(confirmed(arrays[-1])) <= 40, "they hide one another"
+        assert rig.error_m(arrays[-1]) < 0.6
+        assert rig.process.stop() == 0, rig.process.output
