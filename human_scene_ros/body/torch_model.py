@@ -127,7 +127,8 @@ def forward_kinematics(rotmats: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         rotations (..., J, 3, 3), posed joints (..., J, 3); the pelvis stays where it is.
     """
     count = rotmats.shape[-3]
-    batch = torch.broadcast_shapes(rotmats.shape[:-3], rest.shape[:-2])
+    # Of numpy: that of torch imports its compiler and sympy, which takes seconds.
+    batch = np.broadcast_shapes(rotmats.shape[:-3], rest.shape[:-2])
     rotmats, rest = rotmats.expand(*batch, count, 3, 3), rest.expand(*batch, count, 3)
     levels, parents, order = _levels(count, rotmats.device)
     bones = rest - rest.index_select(-2, parents)
