@@ -607,7 +607,7 @@ class Fusion:
             return
         for b in np.flatnonzero((count == 1) | (count == 2)):
             rows = np.flatnonzero(owner == b)
-            for row in rows:
+            for row in rows.tolist():
                 view = int(seen.view[row])
                 candidates = np.flatnonzero((count >= 2) & ~views[:, view] & (self._confirmed | (count > 2)))
                 a, bias = self._ray_fits(seen, row, candidates, self._canonical[b])
