@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -182,15 +183,22 @@ def test_a_rig_file_says_what_is_wrong_with_it(tmp_path: Path):
     from human_scene_ros.sources.rig_file import read_rig, rig_text, urdf_text
 
     path = tmp_path / "rig.yaml"
+    roll, pitch, yaw = 0.3, -0.4, 2.0
+    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
+    about_y = np.array([[np.cos(pitch), 0, np.sin(pitch)], [0, 1, 0], [-np.sin(pitch), 0, np.cos(pitch)]])
+    about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     T = np.eye(4)
+    T[:3, :3] = about_z @ about_y @ about_x  # as URDF has it
     T[:3, 3] = 1.0, 2.0, 3.0
     place = fusion_fields.CameraPlace("front", "front_optical", T)
     path.write_text(rig_text("map", [place, fusion_fields.CameraPlace("left", "", None)]))
     (name, back), = read_rig(path).items()
     assert (name, back.frame, back.source) == ("front", "front_optical", fusion_fields.SOURCE_FILE)
     np.testing.assert_allclose(back.T_world_camera, T, atol=1e-6)
-    urdf = urdf_text("map", [place])
-    assert '<parent link="map"/>' in urdf and "1.00000 2.00000 3.00000" in urdf
+    joint = ElementTree.fromstring(urdf_text("map", [place]))
+    assert (joint.find("parent").get("link"), joint.find("child").get("link")) == ("map", "front_optical")
+    np.testing.assert_allclose(np.array(joint.find("origin").get("xyz").split(), float), T[:3, 3])
+    np.testing.assert_allclose(np.array(joint.find("origin").get("rpy").split(), float), (roll, pitch, yaw), atol=1e-6)
     for text, complaint in (
             ("[1, 2]", "expected the keys world_frame and cameras"),
             ("cameras: {front: {position: [1, 2, .nan], orientation: [0, 0, 0, 1]}}", "expected 3 finite numbers"),
