@@ -19,6 +19,9 @@ class FusionConfig:
             depth: the distance between rays over its standard deviation, for depths that are wrong by half), or
             "paper": `position_weight` x mean joint distance in the world + `pose_weight` x the same in canonical pose.
         position: "map", "rays" (triangulation with statuses) or "mean" of the views' points.
+        min_angle_deg: Rays that cross by less are not triangulated: depths decide, status PARALLEL_RAYS.
+        robust: Views that contradict the others count less in "map" (Huber, three views and more) and are left out in
+            "rays".
         pose: Chordal mean, or geodesic median from three views on.
         smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
             more for fewer views, less for more; 0 = off.
@@ -63,6 +66,8 @@ class FusionConfig:
 
     association: Literal["mahalanobis", "rays", "paper"] = "mahalanobis"
     position: Literal["map", "rays", "mean"] = "map"
+    min_angle_deg: float = 3.0
+    robust: bool = True
     pose: Literal["chordal", "median"] = "chordal"
     smoothing: float = 0.4
     smooth_position: bool = True
@@ -97,6 +102,8 @@ class FusionConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 1.0:
             raise ConfigError(f"fusion smoothing = {self.smoothing}: expected 0 (off) to below 1")
+        if not 0.0 <= self.min_angle_deg <= 90.0:
+            raise ConfigError(f"fusion min_angle_deg = {self.min_angle_deg}: expected 0 to 90 degrees")
         for name in ("sigma_px", "depth_fraction", "pose_sigma_m", "gate", "anchor_gate", "paper_gate_m", "death_s",
                      "max_age_s", "covariance_inflation", "position_correlation", "outlier_depth_fraction",
                      "outlier_penalty"):
@@ -105,3 +112,8 @@ class FusionConfig:
         for name in ("sure_score", "miss_evidence"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
                 raise ConfigError(f"fusion {name} = {getattr(self, name)}: expected 0 or a positive number")
+
+    @property
+    def min_condition(self) -> float:
+        """`min_angle_deg` as the condition of two equal rays."""
+        return math.sin(math.radians(self.min_angle_deg / 2.0)) ** 2

@@ -35,7 +35,6 @@ from human_scene_ros.fusion.motion import PointFilters
 from human_scene_ros.fusion.rotations import matrices_from_rotvecs, project_to_rotations
 from human_scene_ros.fusion.tracker import ViewTrackers
 from human_scene_ros.fusion.triangulation import (
-    MIN_CONDITION,
     invert_symmetric,
     mahalanobis_squared,
     ray_covariances,
@@ -741,7 +740,7 @@ class Fusion:
         information = invert_symmetric(seen.covariance[rows])[0]
         pulled = (information @ local[..., None])[..., 0]
         weight = np.ones(len(rows))
-        robust = views[person] >= 3
+        robust = (views[person] >= 3) & self.config.robust
         for k in range(5 if robust.any() else 1):
             weighted = member * weight
             total = (weighted @ information.reshape(-1, 9)).reshape(A, 3, 3)
@@ -764,7 +763,7 @@ class Fusion:
             ray /= np.linalg.norm(ray, axis=1, keepdims=True)
             for a in np.flatnonzero(views == 2):
                 first, second = np.flatnonzero(person == a)
-                if 0.5 * (1.0 - abs(float(ray[first] @ ray[second]))) < MIN_CONDITION:
+                if 0.5 * (1.0 - abs(float(ray[first] @ ray[second]))) < self.config.min_condition:
                     status[a] |= int(PersonStatus.PARALLEL_RAYS)
         return head, covariance
 
@@ -780,7 +779,9 @@ class Fusion:
             direction /= np.linalg.norm(direction, axis=1, keepdims=True)
             result = triangulate(centre, direction, seen.score[rows[mine]] / seen.depth[rows[mine]]**2,
                                  points=points[mine], covariances=seen.covariance[rows[mine]],
-                                 depth_sigmas=self._depth_fraction * seen.depth[rows[mine]])
+                                 depth_sigmas=self._depth_fraction * seen.depth[rows[mine]],
+                                 min_condition=self.config.min_condition,
+                                 **({} if self.config.robust else {"max_residual_m": math.inf}))
             if result.status == 1:
                 status[a] |= int(PersonStatus.PARALLEL_RAYS)
             if np.isfinite(result.point).all():

@@ -66,14 +66,15 @@ class FusedPoint:
     used: NDArray[np.bool_]
 
 
-def solve_rays(centers: NDArray[np.floating], directions: NDArray[np.floating],
-               weights: NDArray[np.floating]) -> RaySolution:
+def solve_rays(centers: NDArray[np.floating], directions: NDArray[np.floating], weights: NDArray[np.floating],
+               min_condition: float = MIN_CONDITION) -> RaySolution:
     """The point with the least weighted sum of squared distances from rays.
 
     Args:
         centers: (V, 3) camera centres.
         directions: (V, 3) unit directions, the same frame.
         weights: (V,) non-negative; elements that are not finite count as weight 0.
+        min_condition: Rays are parallel below it; see `RaySolution.condition`.
     """
     C, d, w = _clean(centers, directions, weights)
     nothing = np.full(len(w), np.nan)
@@ -90,7 +91,7 @@ def solve_rays(centers: NDArray[np.floating], directions: NDArray[np.floating],
     residuals = np.linalg.norm(offset - depths[:, None] * d, axis=1)
     if np.count_nonzero(w) < 2:
         status = TriangulationStatus.SINGLE_RAY
-    elif condition < MIN_CONDITION:
+    elif condition < min_condition:
         status = TriangulationStatus.PARALLEL
     elif (depths[w > 0.0] <= 0.0).any():
         status = TriangulationStatus.BEHIND
@@ -101,7 +102,8 @@ def solve_rays(centers: NDArray[np.floating], directions: NDArray[np.floating],
 
 def triangulate(centers: NDArray[np.floating], directions: NDArray[np.floating], weights: NDArray[np.floating], *,
                 points: NDArray[np.floating] | None = None, covariances: NDArray[np.floating] | None = None,
-                depth_sigmas: NDArray[np.floating] | None = None, max_residual_m: float = 0.15) -> FusedPoint:
+                depth_sigmas: NDArray[np.floating] | None = None, max_residual_m: float = 0.15,
+                min_condition: float = MIN_CONDITION) -> FusedPoint:
     """Robust ray triangulation with the views' own points as the way out.
 
     Rays behind their camera are dropped one by one, then outliers (three views and more): residual above
@@ -115,9 +117,11 @@ def triangulate(centers: NDArray[np.floating], directions: NDArray[np.floating],
         covariances: (V, 3, 3) of `points`.
         depth_sigmas: (V,) standard deviations of the views' depths: a solution farther than three of them
             from every view's own point is rejected (FAR_FROM_VIEWS).
+        max_residual_m: See above; infinite = no ray is an outlier.
+        min_condition: See `solve_rays`.
     """
     C, d, w = _clean(centers, directions, weights)
-    solution = solve_rays(C, d, w)
+    solution = solve_rays(C, d, w, min_condition)
     failed = solution.status
     for _ in range(len(w)):
         active = w > 0.0
@@ -139,7 +143,7 @@ def triangulate(centers: NDArray[np.floating], directions: NDArray[np.floating],
             break
         w = w.copy()
         w[worst] = 0.0
-        solution = solve_rays(C, d, w)
+        solution = solve_rays(C, d, w, min_condition)
         failed = solution.status
     used = w > 0.0
     if solution.status is TriangulationStatus.OK:

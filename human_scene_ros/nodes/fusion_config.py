@@ -64,6 +64,9 @@ class FuseConfig:
 
     position: Literal["map", "rays", "mean"] = option(
         "map", "map: rays and depths by their certainty; rays: triangulation; mean: of the views' points.")
+    min_angle: float = option(3.0, "Degrees; rays that cross by less are not triangulated: distances decide.", low=0.0,
+                              high=90.0, dynamic=True)
+    robust: bool = option(True, "Views that contradict the others count less (three views and more).", dynamic=True)
     pose: Literal["chordal", "median"] = option("chordal", "Mean of joint rotations, or their median from three views "
                                                            "on.")
     betas: Literal["mean", "median"] = option("mean", "Shape over time: running mean, or median with smoothing, for "

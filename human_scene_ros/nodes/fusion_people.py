@@ -323,7 +323,8 @@ def fusion_config(config: FusionNodeConfig) -> FusionConfig:
         association=config.assoc.cost, gate=config.assoc.gate, depth_fraction=config.assoc.depth_noise,
         sure_score=config.assoc.sure_score,
         position_weight=config.assoc.position_weight, pose_weight=config.assoc.pose_weight,
-        paper_gate_m=config.assoc.max_cost, position=config.fuse.position, pose=config.fuse.pose,
+        paper_gate_m=config.assoc.max_cost, position=config.fuse.position, min_angle_deg=config.fuse.min_angle,
+        robust=config.fuse.robust, pose=config.fuse.pose,
         betas=config.fuse.betas, smoothing=config.fuse.smoothing, death_s=config.person.timeout,
         max_age_s=max(0.1, 2.0 * config.sync.window), max_skew_s=max(0.04, config.sync.window))
 

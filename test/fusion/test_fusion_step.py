@@ -14,7 +14,7 @@ from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.fusion.config import FusionConfig
 from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
-from human_scene_ros.fusion.types import Detections, DetectionStatus, PersonStatus, View
+from human_scene_ros.fusion.types import Detections, DetectionStatus, FusedFrame, PersonStatus, View
 from human_scene_ros.synthetic.multiview import FPS, HEAD, MultiviewConfig, generate
 
 PLAIN = FusionConfig(smoothing=0.0, smooth_position=False, align_time=False, average_betas=False,
@@ -219,6 +219,50 @@ def test_two_views_on_one_line_are_marked_and_depth_decides():
     assert np.allclose(result.people.head_world[0], [0.0, 0.0, 1.0], atol=1e-6)
 
 
+def one_step(views: list[np.ndarray], heads_camera: np.ndarray, **settings: object) -> FusedFrame:
+    """One person seen once by cameras at (4, 4) poses, head at (V, 3) metres in each."""
+    skeleton = Skeleton((-1, *range(15)), np.tile([0.0, 0.1, 0.0], (16, 1)))
+    fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(views)],
+                    FusionConfig(smooth_position=False, gate=100.0, **settings))
+    n = len(views)
+    return fusion.step(0.0, Detections(np.arange(n), np.zeros(n), heads_camera, np.zeros((n, 16, 3)), np.zeros((n, 10)),
+                                       np.ones(n), np.zeros((n, 8))))
+
+
+def looking_at(target: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    forward = (target - centre) / np.linalg.norm(target - centre)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = np.stack([right, np.cross(forward, right), forward], axis=1), centre
+    return T
+
+
+def test_rays_that_cross_by_less_than_min_angle_are_not_triangulated():
+    """Both distances are 10 % too far: the rays know where the head is, if they are asked."""
+    head, phi = np.array([0.0, 0.0, 1.0]), np.radians(4.0)
+    views = [looking_at(head, head + 4.0 * np.array([np.cos(a), np.sin(a), 0.0])) for a in (0.0, phi)]
+    heads_camera = np.array([[0.0, 0.0, 4.4]] * 2)
+    asked = one_step(views, heads_camera, position="rays", min_angle_deg=3.0).people
+    np.testing.assert_allclose(asked.head_world[0], head, atol=1e-6)
+    assert not asked.status[0] & PersonStatus.PARALLEL_RAYS
+    refused = one_step(views, heads_camera, position="rays", min_angle_deg=5.0).people
+    assert refused.status[0] & PersonStatus.PARALLEL_RAYS
+    assert np.linalg.norm(refused.head_world[0] - head) > 0.3
+
+
+@pytest.mark.parametrize(("position", "share"), [("map", 0.9), ("rays", 0.01)])
+def test_a_view_that_contradicts_three_others_counts_less_only_where_robust(position, share):
+    head = np.array([0.0, 0.0, 1.0])
+    views = [looking_at(head, head + 4.0 * np.array([np.cos(a), np.sin(a), 0.0])) for a in (0.1, 1.6, 3.3, 4.9)]
+    heads_camera = np.array([[0.0, 0.0, 4.0]] * 4)
+    heads_camera[0, 0] = 0.4
+    error = {robust: np.linalg.norm(one_step(views, heads_camera, position=position, robust=robust, anchor_gate=1e6,
+                                             outlier_penalty=float("inf")).people.head_world[0] - head)
+             for robust in (True, False)}
+    assert error[False] > 0.08 and error[True] < share * error[False]
+
+
 def test_ids_of_an_upstream_tracker_are_used_when_given():
     clip = exact_clip(frames=6)
     fusion = fusion_for(clip)
@@ -256,7 +300,8 @@ def test_thirty_people_in_eight_views_stay_within_bounds():
     assert np.isfinite(result.frames[-1].people.joints_world).all()
 
 
-@pytest.mark.parametrize("values", [{"smoothing": 1.0}, {"gate": 0.0}, {"depth_fraction": float("nan")}])
+@pytest.mark.parametrize("values", [{"smoothing": 1.0}, {"gate": 0.0}, {"depth_fraction": float("nan")},
+                                    {"min_angle_deg": -1.0}])
 def test_senseless_settings_are_refused(values: dict):
     with pytest.raises(ConfigError):
         FusionConfig(**values)
