@@ -148,10 +148,12 @@ def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path)
         assert len(rows.camera_names) == len(rows.track_ids) == len(rows.person_ids) == len(rows.residuals) > 8
 
         # --- one camera dies: as many sets as before, one warning; it returns
+        silence = f"no bodies of camera {cameras[3]}"
+        before = rig.process.output.count(silence)  # on a slow machine all cameras are silent before the first image
         arrays = rig.play(20, 42, without=[cameras[3]])
         assert len(arrays) == pytest.approx(22, abs=1), "the rate of sets must not change"
         assert set(arrays[-1].cameras_used) == set(cameras[:3]) and set(confirmed(arrays[-1])) == ids
-        assert rig.process.output.count(f"no bodies of camera {cameras[3]}") == 1
+        assert rig.process.output.count(silence) == before + 1
         arrays = rig.play(42, 50)
         assert set(arrays[-1].cameras_used) == set(cameras) and set(confirmed(arrays[-1])) == ids
         assert f"camera {cameras[3]} is back" in rig.process.output
