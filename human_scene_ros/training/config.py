@@ -121,7 +121,8 @@ PRESETS = {
     "nano-bodies": _BODIES,
     # The same for bodies, partly on the masks that they will get: true ones promise more than can be kept.
     "nano-bodies-2": dataclasses.replace(
-        _BODIES, predicted_masks=0.3, minutes=22.0, learning_rate=6e-4, warmup_steps=30, ema=0.997),
+        _BODIES, predicted_masks=0.3, minutes=72.0, learning_rate=1e-3, warmup_steps=30, ema=0.997,
+        weights=LossWeights(image_joints=10.0, root_rotation=0.6)),
     "nano-joint": TrainConfig(minutes=25.0, learning_rate=5e-4, warmup_steps=60, burn_in_from=0.0, ema=0.998),
     # Camera motion between two images, for weights that exist: near pairs first, then up to three frames apart.
     "nano-pose": TrainConfig(stage="pose", predicted_masks=0.1, minutes=25.0, batch_clips=4, clip_frames=4, burn_in=0,
