@@ -263,6 +263,7 @@ def test_a_recording_that_is_played_three_times_starts_three_segments(tmp_path: 
         node = g.start("fusion_node", {"cameras": cameras, "body": str(body), "extrinsics.file": str(rig_file),
                                        **{f"{n}.extrinsics_source": "file" for n in cameras}})
         node.wait_output("ready: ")
+        g.wait(lambda: g.node.count_publishers("/people"), "people")
         topics = [f"/{n}/human_scene/bodies" for n in cameras]
         player = g.start("bag_node", {"input": str(tmp_path / "bag"), "topics": topics, "wait_for_topics": topics,
                                       "loop": True})
