@@ -331,7 +331,8 @@ def test_rays_tell_who_is_who_where_no_depth_can_be_believed():
     factor = np.array([0.65, 1.5, 1.0, 1.6])
     people = {}
     for association in ("mahalanobis", "rays"):
-        fusion = fusion_for(clip, FusionConfig(association=association))  # type: ignore[arg-type]
+        # Everybody counts: what association splits must not be hidden by asking who exists.
+        fusion = fusion_for(clip, FusionConfig(association=association, miss_evidence=0.0))  # type: ignore[arg-type]
         counts = []
         for k, _, detections in frames_of(clip):
             wrong = dataclasses.replace(detections, head_camera=detections.head_camera * factor[
@@ -343,7 +344,7 @@ def test_rays_tell_who_is_who_where_no_depth_can_be_believed():
                 several = result.people.head_world[result.people.num_views >= 2]
                 assert np.linalg.norm(several[:, None] - truth[None], axis=2).min(axis=1).max() < 0.2
         people[association] = float(np.mean(counts[10:]))
-    assert people["rays"] == pytest.approx(3.0, abs=0.1) and people["mahalanobis"] > 3.2
+    assert people["rays"] == pytest.approx(3.0, abs=0.1) and people["mahalanobis"] > 3.5
 
 
 def test_the_median_of_betas_ignores_what_is_wrong_now_and_then():
