@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from human_scene_ros.body.convert import network_to_full_rotations
 from human_scene_ros.body.model import BodyModel, chain, rest_joints
 from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.geometry.transform import nearest_rotations
 
 
 def people_from_network(model: BodyModel, rotmats: NDArray[np.floating], betas: NDArray[np.floating],
@@ -26,7 +27,8 @@ def people_from_network(model: BodyModel, rotmats: NDArray[np.floating], betas: 
         (P, 55, 3, 3) rotations in skinning order, each relative to its parent, and (P, 55, 3) joints in the camera
         frame, metres.
     """
-    rotations = network_to_full_rotations(np.asarray(rotmats))
+    # Half precision leaves of a rotation only three digits; joints and smoothing need it whole.
+    rotations = network_to_full_rotations(nearest_rotations(rotmats))
     _, joints = chain(rotations, rest_joints(model, betas, expression))
     transl = (head_camera - joints[:, HEAD]).astype(np.float32)
     return rotations, joints + transl[:, None]
