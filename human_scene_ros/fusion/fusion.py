@@ -35,6 +35,7 @@ from human_scene_ros.fusion.motion import PointFilters
 from human_scene_ros.fusion.rotations import matrices_from_rotvecs, project_to_rotations
 from human_scene_ros.fusion.tracker import ViewTrackers
 from human_scene_ros.fusion.triangulation import (
+    MAX_RESIDUAL_M,
     invert_symmetric,
     mahalanobis_squared,
     ray_covariances,
@@ -780,8 +781,8 @@ class Fusion:
             result = triangulate(centre, direction, seen.score[rows[mine]] / seen.depth[rows[mine]]**2,
                                  points=points[mine], covariances=seen.covariance[rows[mine]],
                                  depth_sigmas=self._depth_fraction * seen.depth[rows[mine]],
-                                 min_condition=self.config.min_condition,
-                                 **({} if self.config.robust else {"max_residual_m": math.inf}))
+                                 max_residual_m=MAX_RESIDUAL_M if self.config.robust else math.inf,
+                                 min_condition=self.config.min_condition)
             if result.status == 1:
                 status[a] |= int(PersonStatus.PARALLEL_RAYS)
             if np.isfinite(result.point).all():

@@ -18,6 +18,9 @@ Array = NDArray[np.float64]
 MIN_CONDITION = math.sin(math.radians(1.0))**2
 """Least eigenvalue over the sum of weights for two equal rays with 2 degrees of parallax."""
 
+MAX_RESIDUAL_M = 0.15
+"""A ray that misses the point by more is an outlier among three and more."""
+
 
 class TriangulationStatus(enum.IntEnum):
     """How a point came about."""
@@ -102,7 +105,7 @@ def solve_rays(centers: NDArray[np.floating], directions: NDArray[np.floating], 
 
 def triangulate(centers: NDArray[np.floating], directions: NDArray[np.floating], weights: NDArray[np.floating], *,
                 points: NDArray[np.floating] | None = None, covariances: NDArray[np.floating] | None = None,
-                depth_sigmas: NDArray[np.floating] | None = None, max_residual_m: float = 0.15,
+                depth_sigmas: NDArray[np.floating] | None = None, max_residual_m: float = MAX_RESIDUAL_M,
                 min_condition: float = MIN_CONDITION) -> FusedPoint:
     """Robust ray triangulation with the views' own points as the way out.
 
