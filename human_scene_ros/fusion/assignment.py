@@ -37,7 +37,7 @@ def gated_assignment(cost: NDArray[np.floating], gate: float) -> Index:
     else:
         rows, columns = linear_sum_assignment(clipped)
     kept = clipped[rows, columns] < gate
-    return np.stack([rows[kept], columns[kept]], axis=1).astype(np.int64)
+    return np.array([rows[kept], columns[kept]], np.int64).T
 
 
 def group_objective(labels: NDArray[np.integer], cost: NDArray[np.floating], gate: float) -> float:
@@ -65,11 +65,11 @@ def agglomerate(view: NDArray[np.integer], cost: NDArray[np.floating], gate: flo
     """
     view, cost = np.asarray(view), np.asarray(cost, np.float64)
     n = len(view)
+    i, j = ((view[:, None] != view) & (cost < gate) & (np.arange(n)[:, None] < np.arange(n))).nonzero()
+    if not len(i):
+        return np.arange(n)
     groups: list[list[int]] = [[i] for i in range(n)]
     owner = list(range(n))
-    i, j = np.triu_indices(n, 1)
-    usable = (view[i] != view[j]) & (cost[i, j] < gate)
-    i, j = i[usable], j[usable]
     for k in np.argsort(cost[i, j], kind="stable"):
         a, b = owner[i[k]], owner[j[k]]
         if a == b or {int(view[m]) for m in groups[a]} & {int(view[m]) for m in groups[b]}:
@@ -156,7 +156,7 @@ def cycle_violations(view: NDArray[np.integer], matched: NDArray[np.bool_], cost
     mended = np.array(matched, bool)
     cost = np.asarray(cost, np.float64)
     triangles = violated = 0
-    for middle in range(len(view)):
+    for middle in np.flatnonzero(np.sum(matched, axis=1) >= 2).tolist():
         partners = np.flatnonzero(matched[middle])
         for a, c in itertools.combinations(partners.tolist(), 2):
             triangles += 1

@@ -48,8 +48,15 @@ def gain_of_moving(moved: float, kept: float, denials: int, lacking: bool, in_fr
     return moved + miss * lacking - (before - after)
 
 
+def inner_bounds(size_px: Array) -> tuple[Array, Array]:
+    """(V, 2) image sizes, infinite where unknown -> (V, 2) least and greatest pixels well inside the images."""
+    known = np.isfinite(size_px)
+    border = _BORDER * np.where(known, size_px, 0.0)
+    return np.where(known, border, -np.inf), size_px - border
+
+
 def should_be_seen(heads_world: NDArray[np.floating], seen: Flags, rot_world_camera: Array, centres: Array,
-                   focal_px: Array, principal_px: Array, size_px: Array) -> Flags:
+                   focal_px: Array, principal_px: Array, inner_px: tuple[Array, Array]) -> Flags:
     """(P, V) whether a head lies well inside a view's image and behind nobody whom that view sees.
 
     Args:
@@ -59,17 +66,18 @@ def should_be_seen(heads_world: NDArray[np.floating], seen: Flags, rot_world_cam
         centres: (V, 3) of the cameras, world.
         focal_px: (V,).
         principal_px: (V, 2).
-        size_px: (V, 2) width and height; infinite where unknown, then nobody is outside.
+        inner_px: (V, 2) each, of `inner_bounds`.
     """
-    ray = heads_world[:, None] - centres
-    local = (ray[:, :, None] @ rot_world_camera)[:, :, 0]
+    ray = heads_world - centres[:, None]
+    local = ray @ rot_world_camera  # (V, P, 3)
     ahead = local[..., 2] > _NEAREST_M
-    uv = local[..., :2] * (focal_px / np.where(ahead, local[..., 2], 1.0))[..., None] + principal_px
-    known = np.isfinite(size_px)
-    border = _BORDER * np.where(known, size_px, 0.0)
-    inside = ahead & (((uv > border) & (uv < size_px - border)) | ~known).all(axis=2)
-    length = np.sqrt((ray * ray).sum(axis=2))
-    along = np.einsum("pvi,qvi->pqv", ray / np.maximum(length, 1e-9)[..., None], ray)
-    beside = length**2 - along**2  # squared, of q from p's ray
-    hides = (along > _NEAREST_M) & (along < length[:, None] - IN_FRONT_M) & (beside < _BESIDE_M**2) & seen
-    return np.asarray(inside & ~hides.any(axis=1))
+    uv = local[..., :2] * (focal_px[:, None] / np.where(ahead, local[..., 2], 1.0))[..., None] + principal_px[:, None]
+    low, high = inner_px
+    inside = ahead & ((uv > low[:, None]) & (uv < high[:, None])).all(axis=2)
+    square = (ray * ray).sum(axis=2)
+    length = np.sqrt(square)
+    along = (ray / np.maximum(length, 1e-9)[..., None]) @ ray.transpose(0, 2, 1)  # (V, P, P), of the second
+    beside_square = square[:, None] - along * along
+    nearer = (along > _NEAREST_M) & (along < length[..., None] - IN_FRONT_M)
+    hides = nearer & (beside_square < _BESIDE_M**2) & seen.T[:, None]
+    return np.asarray(inside & ~hides.any(axis=2)).T

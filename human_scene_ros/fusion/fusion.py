@@ -28,19 +28,15 @@ from human_scene_ros.fusion.existence import (
     MOST_EVIDENCE,
     evidence_of_scores,
     gain_of_moving,
+    inner_bounds,
     should_be_seen,
 )
 from human_scene_ros.fusion.kinematics import Skeleton
+from human_scene_ros.fusion.matrices import invert_symmetric, mahalanobis_squared
 from human_scene_ros.fusion.motion import PointFilters
 from human_scene_ros.fusion.rotations import matrices_from_rotvecs, project_to_rotations
 from human_scene_ros.fusion.tracker import ViewTrackers
-from human_scene_ros.fusion.triangulation import (
-    MAX_RESIDUAL_M,
-    invert_symmetric,
-    mahalanobis_squared,
-    ray_covariances,
-    triangulate,
-)
+from human_scene_ros.fusion.triangulation import MAX_RESIDUAL_M, ray_covariances, triangulate
 from human_scene_ros.fusion.types import (
     Detections,
     DetectionStatus,
@@ -65,6 +61,7 @@ _POSE_MEMORY_S = 0.2  # the pose from before a longer gap says nothing about now
 _SURE_DEPTH = 0.03  # a fused point so well known along the ray can teach the view its error
 _BLIND_DEPTH = 1.0  # a standard deviation of all the depth leaves a ray
 _HEAD_TO_PELVIS_M = 0.6  # only to decide who is cut off by the image border
+_IDENTITY = np.eye(3)
 
 
 @dataclasses.dataclass
@@ -110,6 +107,7 @@ class Fusion:
         self._rot, self._centre = np.tile(np.eye(3), (V, 1, 1)), np.zeros((V, 3))
         self._known = np.zeros(V, bool)
         self._focal, self._size, self._principal = np.ones(V), np.zeros((V, 2)), np.zeros((V, 2))
+        self._least_px, self._inner_px = np.zeros((V, 2)), inner_bounds(self._size)
         for v, view in enumerate(views):
             self.set_camera(v, view)
             self.set_extrinsics(v, view.T_world_camera)
@@ -153,8 +151,11 @@ class Fusion:
         """Give a view other intrinsics; its pose stays."""
         self._focal[index] = view.focal_px
         self._size[index] = view.image_size or (np.inf, np.inf)
-        middle = np.where(np.isfinite(self._size[index]), 0.5 * (self._size[index] - 1.0), 0.0)
+        bounded = np.isfinite(self._size[index])
+        middle = np.where(bounded, 0.5 * (self._size[index] - 1.0), 0.0)
         self._principal[index] = middle if view.principal_px is None else view.principal_px
+        self._least_px[index] = np.where(bounded, 0.0, -np.inf)
+        self._inner_px = inner_bounds(self._size)
 
     def set_extrinsics(self, view: int, T_world_camera: NDArray[np.floating] | None) -> bool:
         """Give or take away the pose of a view's optical frame; False if it is no rigid transform."""
@@ -200,8 +201,9 @@ class Fusion:
         if stamp_s < self._stamp - 1.0:
             self.reset()
         self._stamp = stamp_s
-        views = detections.view if looked is None else np.array(list(looked), np.int64)
-        self._looking = np.isin(np.arange(len(self._views)), views)
+        views = np.asarray(detections.view if looked is None else list(looked), np.int64)
+        self._looking = np.zeros(len(self._views), bool)
+        self._looking[views[(views >= 0) & (views < len(self._views))]] = True
         status = np.full(len(detections), int(DetectionStatus.UNASSIGNED))
         seen = self._measure(stamp_s, detections, status)
         tracked = time.perf_counter()
@@ -226,25 +228,23 @@ class Fusion:
         d, J = detections, self.skeleton.num_joints
         view = np.asarray(d.view, np.int64)
         depth = np.asarray(d.head_camera, np.float64)[:, 2]
-        # One sum per row finds every NaN and infinity of that row.
-        total = (d.head_camera.sum(axis=1) + d.pose.reshape(len(d), -1).sum(axis=1) + d.betas.sum(axis=1)
-                 + d.score + d.stamp_s) if len(d) else np.zeros(0)
-        if d.token is not None and len(d):
-            total = total + d.token.sum(axis=1)
         inside = (view >= 0) & (view < len(self._views))
         with np.errstate(invalid="ignore"):
+            # One sum per row finds every NaN and infinity of that row.
+            total = (d.head_camera.sum(axis=1) + d.pose.sum(axis=(1, 2)) + d.betas.sum(axis=1) + d.score + d.stamp_s)
+            if d.token is not None:
+                total = total + d.token.sum(axis=1)
             valid = np.isfinite(total) & (depth > 0.05) & (d.score > 0.0) & inside
             fresh = np.abs(d.stamp_s - stamp_s) <= self.config.max_age_s
         usable = valid & fresh
-        if len(d):
-            usable[usable] = self._known[view[usable]]
+        usable[usable] = self._known[view[usable]]
         if not usable.all():
             status[valid & fresh] = int(DetectionStatus.NO_EXTRINSICS)
             status[valid & ~fresh] = int(DetectionStatus.STALE)
             status[~valid] = int(DetectionStatus.INVALID)
             status[usable] = int(DetectionStatus.UNASSIGNED)
             d = d.take(usable)
-        rows = np.flatnonzero(usable)
+        rows = usable.nonzero()[0]
         view, head = view[rows], np.asarray(d.head_camera, np.float64)
         rotations = matrices_from_rotvecs(d.pose)
         score, betas = np.asarray(d.score, np.float64), np.asarray(d.betas, np.float64)
@@ -276,24 +276,26 @@ class Fusion:
         z = head[:, 2]
         uv = head[:, :2] * (self._focal[view] / z)[:, None]
         length = self._focal[view] * 0.9 / z  # no head is farther from its pelvis than this
-        du, dv = uv[:, 0, None] - uv[:, 0], uv[:, 1, None] - uv[:, 1]
-        near = (view[:, None] == view) & (du * du + dv * dv < (0.25 * length * 0.25 * length)[:, None])
-        near &= np.abs(z[:, None] - z) < 0.1 * np.maximum(z[:, None], z)
-        first, second = np.nonzero(np.triu(near, 1))
-        if not len(first):
+        order = np.arange(len(view))
+        first, second = ((view[:, None] == view) & (order[:, None] < order)).nonzero()
+        offset = uv[first] - uv[second]
+        square = (offset * offset).sum(axis=1)
+        near = (square < (0.25 * length[first])**2) & (
+            np.abs(z[first] - z[second]) < 0.1 * np.maximum(z[first], z[second]))
+        if not near.any():
             return None
+        first, second, distance = first[near], second[near], np.sqrt(square[near])
         involved, place = np.unique(np.concatenate([first, second]), return_inverse=True)
         local, canonical = self._pose_positions(rotations[involved], betas[involved])
         pelvis = head[involved] - local
         segment = pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) - head[involved, :2] / z[involved, None]
         pixels = np.linalg.norm(segment, axis=1) * self._focal[view[involved]]
         kept = np.ones(len(view), bool)
-        for i, j, a, b in zip(first, second, place[:len(first)], place[len(first):], strict=True):
-            if not (kept[i] and kept[j]):
-                continue
-            distance = math.hypot(du[i, j], dv[i, j])
-            difference = float(np.linalg.norm(canonical[a] - canonical[b], axis=1).mean())
-            if distance < 0.25 * max(pixels[a], pixels[b]) and difference < 0.10:
+        place_first, place_second = place[:len(first)], place[len(first):]
+        apart = np.sqrt(((canonical[place_first] - canonical[place_second])**2).sum(axis=2)).mean(axis=1)
+        same = (distance < 0.25 * np.maximum(pixels[place_first], pixels[place_second])) & (apart < 0.10)
+        for i, j in zip(first[same], second[same], strict=True):
+            if kept[i] and kept[j]:
                 kept[j if score[i] >= score[j] else i] = False
         return None if kept.all() else kept
 
@@ -304,12 +306,9 @@ class Fusion:
         return turned[:, self.skeleton.head], turned[:, :_COMPARED_JOINTS] @ root
 
     def _lower_weights(self, view: Index, head: Array, root_camera: Array) -> Array:
-        size = self._size[view]
-        if not np.isfinite(size).any():
-            return np.ones(len(view))
         pelvis = head - _HEAD_TO_PELVIS_M * root_camera[:, :, 1]
         uv = pelvis[:, :2] / np.maximum(pelvis[:, 2:], 0.05) * self._focal[view][:, None] + self._principal[view]
-        return np.asarray(((uv >= 0.0) & (uv <= size)).all(axis=1), np.float64)
+        return np.asarray(((uv >= self._least_px[view]) & (uv <= self._size[view])).all(axis=1), np.float64)
 
     # --- stage 2: who is who ----------------------------------------------------------------------------------------
 
@@ -321,7 +320,7 @@ class Fusion:
         if people and n:
             same = (self._bound[:, seen.view] == seen.tracklet) & (seen.tracklet >= 0)
             held = same.any(axis=0)
-            bound = np.flatnonzero(held)
+            bound = held.nonzero()[0]
             if len(bound):
                 person = same[:, bound].argmax(axis=0)
                 squared = self._distances_squared(seen, bound, person)
@@ -332,7 +331,7 @@ class Fusion:
                 if loose.any():
                     self._bound[person[loose], seen.view[bound[loose]]] = -1
             self._disown(seen, owner)
-        free = np.flatnonzero(owner < 0)
+        free = (owner < 0).nonzero()[0]
         canonical: Array | None = None
         if len(free):
             self._note(seen, free)
@@ -347,16 +346,20 @@ class Fusion:
         return owner
 
     def _predicted(self, person: Index, stamp: Array) -> tuple[Array, Array]:
-        dt = np.clip(stamp - self._filters.time[person], -0.5, 0.5)
-        position = self._filters.position[person] + dt[:, None] * self._filters.velocity[person]
+        """(..., 3) positions at the stamps and (...) variances that are added to them."""
+        dt = np.minimum(np.maximum(stamp - self._filters.time[person], -0.5), 0.5)
+        position = self._filters.position[person] + dt[..., None] * self._filters.velocity[person]
         elapsed = stamp - self._seen[person]
         return position, (0.02 + 0.5 * elapsed * elapsed)**2
 
     def _distances_squared(self, seen: _Measured, rows: Index, person: Index) -> Array:
-        """(2, n) to each one's person, taking the depth for good and for an outlier; the likelier one counts."""
+        """(2, ...) to each one's person, taking the depth for good and for an outlier; the likelier one counts.
+
+        Rows and people are broadcast against each other.
+        """
         position, noise = self._predicted(person, seen.stamp[rows])
         return self._of_both(seen, rows, self._unbiased(seen, rows, person) - position,
-                             self._covariance[person] + noise[:, None, None] * np.eye(3))
+                             self._covariance[person] + noise[..., None, None] * _IDENTITY)
 
     def _of_both(self, seen: _Measured, rows: Index, offset: Array, covariance: Array) -> Array:
         squared = mahalanobis_squared(offset, seen.covariances[:, rows] + covariance)
@@ -368,7 +371,7 @@ class Fusion:
 
         A tracklet that slips over to somebody else would drag its person along, and prediction would follow.
         """
-        rows = np.flatnonzero(owner >= 0)
+        rows = (owner >= 0).nonzero()[0]
         person = owner[rows]
         member = (np.arange(len(self._ids))[:, None] == person).astype(np.float64)
         many = member.sum(axis=1)[person] >= 3
@@ -392,17 +395,17 @@ class Fusion:
         points = self._unbiased(seen, rows, person)
         if not self.config.align_time:
             return points
-        ahead = np.clip(self._stamp - seen.stamp[rows], -0.05, 0.05)
+        ahead = np.minimum(np.maximum(self._stamp - seen.stamp[rows], -0.05), 0.05)
         return points + ahead[:, None] * self._filters.velocity[person]
 
     def _unbiased(self, seen: _Measured, rows: Index, person: Index) -> Array:
-        """(n, 3) points with the depth error taken out that the view keeps making about the person."""
+        """(..., 3) points with the depth error taken out that the view keeps making about the person."""
         view = seen.view[rows]
         bias = self._bias[person, view]
         if not bias.any():
             return seen.point[rows]
         centre = self._centre[view]
-        return centre + (seen.point[rows] - centre) * np.exp(-bias)[:, None]
+        return centre + (seen.point[rows] - centre) * np.exp(-bias)[..., None]
 
     def _ray_fits(self, seen: _Measured, row: int, candidates: Index, canonical: Array) -> tuple[int, float]:
         """The candidate on the ray of a detection, and the logarithm of seen over true depth; -1 = none.
@@ -429,21 +432,19 @@ class Fusion:
         taken = np.zeros((len(self._ids), len(self._views)), bool)
         assigned = owner >= 0
         taken[owner[assigned], seen.view[assigned]] = True
-        people = np.arange(len(self._ids))
-        row = np.repeat(free, len(people))
-        column = np.tile(people, len(free))
-        pose = np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+        pose = _pose_distances(canonical, self._canonical)
         odd = np.zeros(pose.shape, bool)
         if self.config.association == "paper":
             cost, gate = self._paper_to_people(seen, free, canonical), self.config.paper_gate_m
         else:
-            squared = self._distances_squared(seen, row, column).reshape(2, len(free), -1)
+            squared = self._distances_squared(seen, free[:, None], np.arange(len(self._ids)))
             odd = squared[1] < squared[0]
             cost = np.sqrt(squared.min(axis=0) + (pose / self.config.pose_sigma_m)**2)
             gate = self.config.gate
         cost = np.where(taken[:, seen.view[free]].T | self._were_two(seen, free), np.inf, cost)
-        for v in np.unique(seen.view[free]):
-            mine = np.flatnonzero(seen.view[free] == v)
+        possible = (cost < gate).any(axis=1)
+        for v in sorted(set(seen.view[free[possible]].tolist())):
+            mine = (possible & (seen.view[free] == v)).nonzero()[0]
             for i, person in gated_assignment(cost[mine], gate):
                 owner[free[mine[i]]] = person
                 self._bound[person, v] = seen.tracklet[free[mine[i]]]
@@ -474,11 +475,11 @@ class Fusion:
         position, _ = self._predicted(np.arange(len(self._ids)), np.full(len(self._ids), self._stamp))
         others = position[:, None] + offset
         world = np.linalg.norm(joints[:, None] - others[None], axis=3).mean(axis=2)
-        pose = np.linalg.norm(canonical[:, None] - self._canonical[None], axis=3).mean(axis=2)
+        pose = _pose_distances(canonical, self._canonical)
         return self.config.position_weight * world + self.config.pose_weight * pose
 
     def _pair_costs(self, seen: _Measured, rows: Index, canonical: Array) -> tuple[Array, float]:
-        pose = np.linalg.norm(canonical[:, None] - canonical[None], axis=3).mean(axis=2)
+        pose = _pose_distances(canonical, canonical)
         if self.config.association == "paper":
             root = seen.rotations[rows, 0].reshape(-1, 3, 3)
             head = canonical[:, self.skeleton.head, None]
@@ -571,13 +572,13 @@ class Fusion:
             return
         position, _ = self._predicted(np.arange(n), np.full(n, self._stamp))
         offset = position[:, None] - position[None]
-        near = np.triu((offset * offset).sum(axis=2) < 0.36, 1)
+        near = (offset * offset).sum(axis=2) < 0.36
         views = np.zeros((n, len(self._views)), bool)
         views[owner[owner >= 0], seen.view[owner >= 0]] = True
         agreement: dict[tuple[int, int], int] = {}
         if self.config.learn_view_bias:
             self._move_along_rays(owner, seen, views, agreement)
-        for a, b in zip(*np.nonzero(near), strict=True):
+        for a, b in np.argwhere(np.triu(near, 1)) if np.count_nonzero(near) > n else ():  # each one is near itself
             key = (int(self._ids[a]), int(self._ids[b]))
             squared = mahalanobis_squared(offset[a, b], self._covariance[a] + self._covariance[b])
             agrees = squared < 11.0 and not (views[a] & views[b]).any() and views[a].any() and views[b].any()
@@ -605,7 +606,7 @@ class Fusion:
         self._doubt = {}
         if not (count >= 2).any():
             return
-        for b in np.flatnonzero((count == 1) | (count == 2)):
+        for b in ((count == 1) | (count == 2)).nonzero()[0]:
             rows = np.flatnonzero(owner == b)
             for row in rows.tolist():
                 view = int(seen.view[row])
@@ -647,11 +648,13 @@ class Fusion:
     def _bury(self, stamp_s: float, owner: Index) -> None:
         if not len(self._ids):
             return
-        present = np.zeros(len(self._ids), bool)
-        present[owner[owner >= 0]] = True
         # Somebody never confirmed was most likely nobody.
-        limit = np.where(self._confirmed, self.config.death_s, min(0.5, self.config.death_s))
-        alive = (stamp_s - self._seen <= limit) | present
+        soonest = min(0.5, self.config.death_s)
+        if stamp_s - self._seen.min() <= soonest:
+            return
+        limit = np.where(self._confirmed, self.config.death_s, soonest)
+        alive = stamp_s - self._seen <= limit
+        alive[owner[owner >= 0]] = True
         if alive.all():
             return
         self._filters.keep(alive)
@@ -664,13 +667,13 @@ class Fusion:
     def _missed(self, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(P, V) who should be seen by a view that looks, and is not, given who is seen by which view."""
         should = should_be_seen(self._filters.position, seen, self._rot, self._centre, self._focal, self._principal,
-                                self._size)
+                                self._inner_px)
         return should & ~seen & self._looking & self._known
 
     def _believe(self, seen: _Measured, owner: Index) -> None:
         if not len(self._ids):
             return
-        used = np.flatnonzero(owner >= 0)
+        used = (owner >= 0).nonzero()[0]
         gain = np.zeros((len(self._ids), len(self._views)))
         gain[owner[used], seen.view[used]] = evidence_of_scores(seen.score[used])
         hit = np.zeros(gain.shape, bool)
@@ -678,15 +681,15 @@ class Fusion:
         change = gain.sum(axis=1) - self.config.miss_evidence * self._missed(hit).sum(axis=1)
         for person, claimed in self._doubt.items():
             change[self._ids == person] -= claimed
-        self._evidence = np.clip(self._evidence + change, LEAST_EVIDENCE, MOST_EVIDENCE)
+        self._evidence = np.minimum(np.maximum(self._evidence + change, LEAST_EVIDENCE), MOST_EVIDENCE)
 
     # --- stage 3: one body per person -------------------------------------------------------------------------------
 
     def _fuse(self, stamp_s: float, seen: _Measured, owner: Index) -> tuple[FusedPeople, Array]:
-        rows = np.flatnonzero(owner >= 0)
+        rows = (owner >= 0).nonzero()[0]
         residual = np.full(len(owner), np.nan)
-        active = np.unique(owner[rows])
-        person = np.searchsorted(active, owner[rows])  # place of each used detection among the active people
+        active = np.bincount(owner[rows]).nonzero()[0]
+        person = active.searchsorted(owner[rows])  # place of each used detection among the active people
         member = (np.arange(len(active))[:, None] == person).astype(np.float64)  # (people, detections)
         views = member.sum(axis=1).astype(np.int64)
         self._bound_seen[owner[rows], seen.view[rows]] = seen.stamp[rows]
@@ -706,15 +709,15 @@ class Fusion:
         self._confirmed[active] |= self._age[active] >= 3
         if len(rows):
             ray = seen.point[rows] - self._centre[seen.view[rows]]
-            ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
+            ray = ray / np.sqrt((ray * ray).sum(axis=1, keepdims=True))
             offset = head[person] - self._centre[seen.view[rows]]
             along = (offset * ray).sum(axis=1)
             residual[rows] = np.sqrt(np.maximum((offset * offset).sum(axis=1) - along * along, 0.0))
             self._learn_depth(seen, rows, active, person, views, head, covariance)
         if self.config.smooth_position and len(active):
             # Sharp points need no filter (it would only lag); blunt ones, mostly in depth, do.
-            blunt = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
-            share = np.clip((blunt - _SHARP_M) / _SHARP_M, 0.0, 1.0)[:, None]
+            blunt = np.sqrt(covariance.reshape(-1, 9)[:, ::4].sum(axis=1))
+            share = np.minimum(np.maximum((blunt - _SHARP_M) / _SHARP_M, 0.0), 1.0)[:, None]
             head = (1.0 - share) * head + share * self._filters.position[active]
         joints = turned + (head - turned[:, self.skeleton.head])[:, None]
 
@@ -812,23 +815,21 @@ class Fusion:
         if self.config.pose == "median" and (views >= 3).any():
             median_rotations(rotations, weight, person, views, total)
         mass = np.maximum(weighted.sum(axis=1), 1e-9)
-        root = project_to_rotations(total[:, 0].reshape(A, 3, 3))
-        quality = 0.25 * (1.0 + (root.reshape(A, 9) * total[:, 0]).sum(axis=1) / mass)
+        share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
+        share = np.where(self._stamp - self._seen[active] > _POSE_MEMORY_S, 0.0, share)
+        before = share[:, None, None] * self._sum[active]
+        # What is shown, and the root of this step alone, by which its views are judged.
+        projected = project_to_rotations(np.concatenate([total + before, total[:, :1]], axis=1).reshape(A, -1, 3, 3))
+        rotation = projected[:, :J]
+        quality = 0.25 * (1.0 + (projected[:, J].reshape(A, 9) * total[:, 0]).sum(axis=1) / mass)
         wide = quality < 0.90
         if wide.any():
             settle_wide(rotations, weight, person, wide, self._age[active] > 0, self._rotation[active, 0], total,
                         status)
-        if self.config.smoothing > 0.0:
-            share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
-            share = np.where(self._stamp - self._seen[active] > _POSE_MEMORY_S, 0.0, share)
-            total = total + share[:, None, None] * self._sum[active]
-            self._sum[active] = total
-            rotation = project_to_rotations(total.reshape(A, J, 3, 3))
-        else:
-            single = views == 1
-            rotation = project_to_rotations(total.reshape(A, J, 3, 3))
-            if single.any():  # exactly what the view said, not its projection
-                rotation[single] = rotations[member[single].argmax(axis=1)].reshape(-1, J, 3, 3)
+            rotation[:, 0] = project_to_rotations((total[:, 0] + before[:, 0]).reshape(A, 3, 3))
+        self._sum[active] = total + before
+        if self.config.smoothing == 0.0 and (views == 1).any():  # exactly what the view said, not its projection
+            rotation[views == 1] = rotations[member[views == 1].argmax(axis=1)].reshape(-1, J, 3, 3)
         self._rotation[active] = rotation
         return rotation, quality
 
@@ -847,7 +848,7 @@ class Fusion:
         betas = (self._betas[active] * before[:, None] + total) / after[:, None]
         self._betas[active] = betas
         self._betas_weight[active] = np.minimum(after, 300.0)
-        return np.clip(betas, -5.0, 5.0)
+        return np.minimum(np.maximum(betas, -5.0), 5.0)
 
     def _median_betas(self, seen: _Measured, rows: Index, active: Index, member: Array, mean: Array) -> Array:
         for a, person in enumerate(active):
@@ -872,7 +873,7 @@ class Fusion:
             before = self._bias[owner, view]
             step = np.log(seen.depth[rows] / true) - before
             sure = (spread < _SURE_DEPTH * true) & (np.abs(step) < _MAX_BIAS)
-            after = np.clip(before + self.config.view_bias_rate * step, -_MAX_BIAS, _MAX_BIAS)
+            after = np.minimum(np.maximum(before + self.config.view_bias_rate * step, -_MAX_BIAS), _MAX_BIAS)
             self._bias[owner[sure], view[sure]] = after[sure]
         if not self.config.adapt_depth_fraction or self.config.association == "rays":
             return
@@ -885,3 +886,9 @@ class Fusion:
         if self._depth_samples >= 100 and (self._frames < 15 or self._frames % 15 == 0):
             recent = self._depth_errors[:min(self._depth_samples, len(self._depth_errors))]
             self._depth_fraction = 1.2 * min(max(1.4826 * float(np.median(recent)), 0.02), 0.25)
+
+
+def _pose_distances(first: Array, second: Array) -> Array:
+    """(n, J, 3) and (m, J, 3) joints of bodies turned alike -> (n, m) mean distances of the joints."""
+    offset = first[:, None] - second
+    return np.asarray(np.sqrt((offset * offset).sum(axis=3)).mean(axis=2))

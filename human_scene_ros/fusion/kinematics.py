@@ -1,4 +1,4 @@
-"""Joint positions of many people at once from rotations and bone vectors; a tree, level by level."""
+"""Joint positions of many people at once from rotations and bone vectors; a tree, in products of doubling length."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from human_scene_ros.errors import ShapeError
 from human_scene_ros.geometry.arrays import check_shape
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_IDENTITY = np.eye(3)
 
 
 class Skeleton:
@@ -34,12 +37,6 @@ class Skeleton:
         self.head = head
         self._template = np.asarray(template, np.float64)
         self._directions = None if directions is None else np.asarray(directions, np.float64)
-        depth = [0] * len(parents)
-        for j, p in enumerate(self.parents[1:], start=1):
-            depth[j] = depth[p] + 1
-        self._levels = [(np.array([j for j, d in enumerate(depth) if d == level]),
-                         np.array([self.parents[j] for j, d in enumerate(depth) if d == level]))
-                        for level in range(1, max(depth) + 1)]
         # positions = ancestry @ turned bone vectors: one product instead of a walk
         self._ancestry = np.zeros((len(parents), len(parents)))
         for j in range(len(parents)):
@@ -47,11 +44,17 @@ class Skeleton:
             while k > 0:
                 self._ancestry[j, k] = 1.0
                 k = self.parents[k]
-        self._parent_index = np.array([max(p, 0) for p in self.parents])
-        has_child = set(self.parents)
-        self._inner_levels = [
-            (joints[[int(j) in has_child for j in joints]], above[[int(j) in has_child for j in joints]])
-            for joints, above in self._levels if any(int(j) in has_child for j in joints)]
+        # Joints without children never turn anything. Of the others each product of rotations down from the root is
+        # found by doubling: of 1, 2, 4, ... joints at once. Place `nobody` stands for what is above the root.
+        inner = sorted({p for p in self.parents if p >= 0} | {0})
+        place, nobody = {joint: i for i, joint in enumerate(inner)}, len(inner)
+        self._inner_and_nobody = np.array([*inner, 0])
+        self._turned_by = np.array([place[max(p, 0)] for p in self.parents])
+        above = np.array([place.get(self.parents[j], nobody) for j in inner] + [nobody])
+        self._doublings: list[Index] = []
+        while (above != nobody).any():
+            self._doublings.append(above)
+            above = above[above]
 
     @classmethod
     def from_body_model(cls, model: BodyModel, joints: int = 22) -> Skeleton:
@@ -86,8 +89,9 @@ class Skeleton:
         Returns:
             (N, J, 3) in the frame that the root rotation leads to; the root is at 0.
         """
-        world = np.array(rotations, np.float64)  # joints without children never turn anything
-        for joints, above in self._inner_levels:
-            world[:, joints] = world[:, above] @ world[:, joints]
-        turned = (world[:, self._parent_index] @ np.asarray(bones, np.float64)[..., None])[..., 0]
+        world = np.asarray(rotations, np.float64).take(self._inner_and_nobody, axis=1)
+        world[:, -1] = _IDENTITY
+        for above in self._doublings:
+            world = world.take(above, axis=1) @ world
+        turned = (world.take(self._turned_by, axis=1) @ np.asarray(bones, np.float64)[..., None])[..., 0]
         return self._ancestry @ turned

@@ -1,16 +1,20 @@
-"""Constant-velocity Kalman filters of many points at once, with full 3x3 blocks."""
+"""Constant-velocity Kalman filters of many points at once."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.fusion.triangulation import invert_symmetric
+from human_scene_ros.fusion.matrices import invert_symmetric
 
 Array = NDArray[np.float64]
 
 MAX_SPEED_M_S = 4.0
 INITIAL_SPEED_M_S = 1.0
+
+_STAY = np.eye(6)
+_DRIFT = np.kron([[0.0, 1.0], [0.0, 0.0]], np.eye(3))  # times the duration: what velocity adds to position
+_SAME_AXIS = np.kron(np.ones((2, 2)), np.eye(3))
 
 
 class PointFilters:
@@ -21,57 +25,48 @@ class PointFilters:
     """
 
     def __init__(self, acceleration: float = 3.0) -> None:
-        self._q = acceleration**2
-        self.position = np.zeros((0, 3))
-        self.velocity = np.zeros((0, 3))
+        self._noise = acceleration**2 * _SAME_AXIS
+        self._state = np.zeros((0, 6))
+        self._covariance = np.zeros((0, 6, 6))
         self.time = np.zeros(0)
-        self._pp = np.zeros((0, 3, 3))
-        self._pv = np.zeros((0, 3, 3))
-        self._vv = np.zeros((0, 3, 3))
+
+    @property
+    def position(self) -> Array:
+        """(N, 3) metres, each at its own `time`."""
+        return self._state[:, :3]
+
+    @property
+    def velocity(self) -> Array:
+        """(N, 3) m/s."""
+        return self._state[:, 3:]
 
     def add(self, position: NDArray[np.floating], covariance: NDArray[np.floating], time_s: float) -> None:
         """One more point, at rest as far as anybody knows."""
-        self.position = np.concatenate([self.position, np.reshape(position, (1, 3))])
-        self.velocity = np.concatenate([self.velocity, np.zeros((1, 3))])
+        state, spread = np.zeros((1, 6)), INITIAL_SPEED_M_S**2 * np.eye(6)[None]
+        state[0, :3], spread[0, :3, :3] = position, covariance
+        self._state = np.concatenate([self._state, state])
+        self._covariance = np.concatenate([self._covariance, spread])
         self.time = np.append(self.time, time_s)
-        self._pp = np.concatenate([self._pp, np.reshape(covariance, (1, 3, 3))])
-        self._pv = np.concatenate([self._pv, np.zeros((1, 3, 3))])
-        self._vv = np.concatenate([self._vv, INITIAL_SPEED_M_S**2 * np.eye(3)[None]])
 
     def keep(self, rows: NDArray[np.bool_]) -> None:
         """Remove all other rows."""
-        for name in ("position", "velocity", "time", "_pp", "_pv", "_vv"):
-            setattr(self, name, getattr(self, name)[rows])
-
-    def predict(self, rows: NDArray[np.integer], time_s: float) -> tuple[Array, Array]:
-        """(n, 3) positions and (n, 3, 3) covariances at a time, without changing anything."""
-        dt = np.clip(time_s - self.time[rows], -1.0, 1.0)[:, None]
-        t = dt[..., None]
-        cross = self._pv[rows]
-        covariance = (self._pp[rows] + t * (cross + cross.transpose(0, 2, 1)) + t * t * self._vv[rows]
-                      + 0.25 * self._q * t**4 * np.eye(3))
-        return self.position[rows] + dt * self.velocity[rows], covariance
+        self._state, self._covariance, self.time = self._state[rows], self._covariance[rows], self.time[rows]
 
     def update(self, rows: NDArray[np.integer], time_s: float, measured: NDArray[np.floating],
                covariance: NDArray[np.floating]) -> None:
         """Move the rows to `time_s` and take (n, 3) measurements with (n, 3, 3) covariances in."""
-        dt = np.clip(time_s - self.time[rows], 0.0, 1.0)[:, None, None]
-        pp, pv, vv = self._pp[rows], self._pv[rows], self._vv[rows]
-        noise = self._q * np.eye(3)
-        pp = pp + dt * (pv + pv.transpose(0, 2, 1)) + dt * dt * vv + 0.25 * dt**4 * noise
-        pv = pv + dt * vv + 0.5 * dt**3 * noise
-        vv = vv + dt * dt * noise
-        position = self.position[rows] + dt[..., 0] * self.velocity[rows]
-        inverse = invert_symmetric(pp + covariance)[0]
-        gain_p, gain_v = pp @ inverse, pv.transpose(0, 2, 1) @ inverse
-        innovation = (measured - position)[..., None]
-        self.position[rows] = position + (gain_p @ innovation)[..., 0]
-        velocity = self.velocity[rows] + (gain_v @ innovation)[..., 0]
+        dt = np.minimum(np.maximum(time_s - self.time[rows], 0.0), 1.0)[:, None]
+        state, P = self._state[rows], self._covariance[rows]
+        state[:, :3] += dt * state[:, 3:]
+        transition = _STAY + dt[..., None] * _DRIFT
+        lever = np.concatenate([0.5 * dt * dt, dt], axis=1).repeat(3, axis=1)  # of an acceleration, on the state
+        P = transition @ P @ transition.transpose(0, 2, 1) + self._noise * lever[:, :, None] * lever[:, None]
+        gain = P[:, :, :3] @ invert_symmetric(P[:, :3, :3] + covariance)[0]
+        state += (gain @ (measured - state[:, :3])[..., None])[..., 0]
+        P = P - gain @ P[:, :3]
+        velocity = state[:, 3:]
         speed = np.sqrt((velocity * velocity).sum(axis=1, keepdims=True))
-        self.velocity[rows] = velocity * np.minimum(1.0, MAX_SPEED_M_S / np.maximum(speed, 1e-9))
+        velocity *= np.minimum(1.0, MAX_SPEED_M_S / np.maximum(speed, 1e-9))
+        self._state[rows] = state
+        self._covariance[rows] = 0.5 * (P + P.transpose(0, 2, 1))
         self.time[rows] = time_s
-        updated = pp - gain_p @ pp
-        self._pp[rows] = 0.5 * (updated + updated.transpose(0, 2, 1))
-        self._pv[rows] = pv - gain_p @ pv
-        updated = vv - gain_v @ pv
-        self._vv[rows] = 0.5 * (updated + updated.transpose(0, 2, 1))

@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from human_scene_ros.fusion.matrices import cofactors
+
 Array = NDArray[np.float64]
 
 AMBIGUITY_LIMIT = 1e-6
 """Gap of the two largest eigenvalues over the sum of weights below which the mean is not determined."""
 
-# Cofactor i of a row-major 3x3 is X[A] X[B] - X[C] X[D].
-_A = np.array([4, 5, 3, 7, 8, 6, 1, 2, 0])
-_B = np.array([8, 6, 7, 2, 0, 1, 5, 3, 4])
-_C = np.array([5, 3, 4, 8, 6, 7, 2, 0, 1])
-_D = np.array([7, 8, 6, 1, 2, 0, 4, 5, 3])
+# Of a row-major matrix of 9 rows, where the components of a vector go in its cross product matrix.
+_PLUS, _MINUS = np.array([7, 2, 3]), np.array([5, 6, 1])
 
 
 class RotationStatus(enum.IntEnum):
@@ -54,31 +53,21 @@ class RotationAverage:
 
 
 def matrices_from_rotvecs(rotvecs: NDArray[np.floating]) -> Array:
-    """(..., 3) axis-angle, radians -> (..., 3, 3). Rodrigues' formula with the series of its terms near zero."""
-    v = np.asarray(rotvecs, np.float64)
-    x, y, z = v[..., 0], v[..., 1], v[..., 2]
-    xx, yy, zz = x * x, y * y, z * z
-    square = xx + yy + zz
-    angle = np.sqrt(square)
-    small = square < 1e-12
-    safe = np.where(small, 1.0, angle)
-    a = np.where(small, 1.0 - square / 6.0, np.sin(safe) / safe)
-    half = np.sin(0.5 * safe)
-    b = np.where(small, 0.5 - square / 24.0, 2.0 * half * half / (safe * safe))
-    bx, by = b * x, b * y
-    xy, xz, yz = bx * y, bx * z, by * z
-    ax, ay, az = a * x, a * y, a * z
-    out = np.empty((*v.shape[:-1], 9))
-    out[..., 0] = 1.0 - b * (yy + zz)
-    out[..., 1] = xy - az
-    out[..., 2] = xz + ay
-    out[..., 3] = xy + az
-    out[..., 4] = 1.0 - b * (xx + zz)
-    out[..., 5] = yz - ax
-    out[..., 6] = xz - ay
-    out[..., 7] = yz + ax
-    out[..., 8] = 1.0 - b * (xx + yy)
-    return out.reshape(*v.shape[:-1], 3, 3)
+    """(..., 3) axis-angle, radians -> (..., 3, 3). Rodrigues' formula."""
+    shape = np.shape(rotvecs)
+    v = np.array(np.reshape(rotvecs, (-1, 3)).T, np.float64, order="C")
+    square = (v * v).sum(axis=0)
+    # So small an angle is as good as zero in the two ratios that follow.
+    angle = np.sqrt(np.maximum(square, 1e-12))
+    half = 0.5 * angle
+    ratio = np.sin(half) / half
+    b = 0.5 * ratio * ratio
+    out = ((b * v)[:, None] * v).reshape(9, -1)
+    out[::4] += 1.0 - b * square
+    v *= ratio * np.cos(half)
+    out[_PLUS] += v
+    out[_MINUS] -= v
+    return out.T.reshape(*shape[:-1], 3, 3)
 
 
 def project_to_rotations(matrices: NDArray[np.floating], iterations: int = 12) -> Array:
@@ -89,26 +78,26 @@ def project_to_rotations(matrices: NDArray[np.floating], iterations: int = 12) -
     """
     shape = np.shape(matrices)
     M = np.asarray(matrices, np.float64).reshape(-1, 9)
-    X = np.ascontiguousarray(M.T)
-    determinant = (X[0] * (X[4] * X[8] - X[5] * X[7]) - X[1] * (X[3] * X[8] - X[5] * X[6])
-                   + X[2] * (X[3] * X[7] - X[4] * X[6]))
-    size = np.sqrt((X * X).sum(axis=0))
+    X = np.array(M.T, order="C")
+    cofactor, determinant = cofactors(X)
     # A rotation has determinant 1 and norm sqrt(3); far below that ratio Newton would need many steps.
-    regular = determinant > 0.02 * size**3 / 5.2
+    square = (X * X).sum(axis=0)
+    regular = determinant > (0.02 / 5.2) * square * np.sqrt(square)
     some_odd = not regular.all()
     if some_odd:
         X[:, ~regular] = np.eye(3).reshape(9, 1)
-        determinant = np.where(regular, determinant, 1.0)
-    X /= np.cbrt(determinant)
+        cofactor, determinant = cofactors(X)
+    size = np.cbrt(determinant)
+    X, cofactor, excess = X / size, cofactor / (size * size), np.inf
+    determinant = np.ones(len(size))
     for _ in range(iterations):
-        cofactor = X[_A] * X[_B] - X[_C] * X[_D]
-        determinant = (X[:3] * cofactor[:3]).sum(axis=0)
-        following = 0.5 * (X + cofactor / determinant)
-        step = np.abs(following - X).max(initial=0.0)
-        X = following
-        if step < 1e-8:  # quadratic convergence: the error is now about the square of the step
+        X = 0.5 * (X + cofactor / determinant)
+        if excess < 1e-7:
             break
-    result = np.ascontiguousarray(X.T)
+        cofactor, determinant = cofactors(X)
+        # No singular value is below 1 after a step, so none is above the determinant, and the next step squares that.
+        excess = determinant.max(initial=1.0) - 1.0
+    result = X.T.reshape(-1, 9)
     if some_odd:
         result[~regular] = _project_by_svd(M[~regular].reshape(-1, 3, 3)).reshape(-1, 9)
     return result.reshape(shape)

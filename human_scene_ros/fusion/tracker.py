@@ -162,16 +162,15 @@ class ViewTrackers:
         if not n_all:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         config = self._config
-        now = float(np.max(stamp_s))
+        now = float(stamp_s.max())
         if tokens is None:
             tokens = np.zeros((n_all, 0))
         if tokens.shape[1] != self._tokens.shape[2]:  # features came, went or changed their length
             self._tokens = np.zeros((self._views, self._width, tokens.shape[1]))
         count = np.bincount(view, minlength=self._views)
-        order = np.argsort(view, kind="stable")
-        start = np.concatenate([[0], np.cumsum(count)[:-1]])
+        order = view.argsort(kind="stable")
         sorted_view = view[order]
-        slot = np.arange(n_all) - start[sorted_view]  # place of each detection within its view
+        slot = np.arange(n_all) - (count.cumsum() - count)[sorted_view]  # place of each detection within its view
         n = int(count.max())
         current_tokens = np.zeros((self._views, n, tokens.shape[1]))
         current_tokens[sorted_view, slot] = tokens[order]
@@ -186,11 +185,11 @@ class ViewTrackers:
         if self._width:
             column = self._match(current_tokens, current_position, current_stamp, real)
         # Matched: refresh. Views index rows, `column` the remembered person.
-        rows, places = np.nonzero(column >= 0)
+        rows, places = (column >= 0).nonzero()
         if len(rows):
             at = column[rows, places]
-            self._tokens[rows, at] *= config.keep
-            self._tokens[rows, at] += (1.0 - config.keep) * current_tokens[rows, places]
+            self._tokens[rows, at] = (config.keep * self._tokens[rows, at]
+                                      + (1.0 - config.keep) * current_tokens[rows, places])
             self._position[rows, at] = current_position[rows, places]
             self._seen[rows, at] = current_stamp[rows, places]
             self._hits[rows, at] += 1
@@ -214,7 +213,7 @@ class ViewTrackers:
         config = self._config
         remembered = self._alive & (float(stamp.max()) - self._seen <= config.max_age_s)
         offset = self._position[:, :, None] - position[:, None]
-        jump_squared = np.einsum("vmnk,vmnk->vmn", offset, offset)
+        jump_squared = (offset * offset).sum(axis=3)
         elapsed = np.abs(stamp[:, None] - self._seen[:, :, None])
         reach = config.gate_m + config.max_speed_m_s * elapsed
         allowed = (jump_squared <= reach * reach) & remembered[:, :, None] & real[:, None]
@@ -225,11 +224,10 @@ class ViewTrackers:
             distance = np.sqrt(np.maximum(squared, 0.0))
         else:
             distance = -config.alpha * np.sqrt(jump_squared) / reach
-        m_real, n_real = remembered.sum(axis=1), real.sum(axis=1)
-        probability = _sinkhorn_batch(np.where(allowed, -distance, -np.inf), remembered, real, m_real, n_real,
-                                      config.alpha, config.iterations)
+        probability = _sinkhorn_batch(np.where(allowed, -distance, -np.inf), remembered, real, config.alpha,
+                                      config.iterations)
         best_column, best_row = probability.argmax(axis=2), probability.argmax(axis=1)
-        views, places = np.nonzero(real)
+        views, places = real.nonzero()
         row = best_row[views, places]
         good = (best_column[views, row] == places) & (probability[views, row, places] > config.threshold)
         good &= allowed[views, row, places]
@@ -247,10 +245,11 @@ class ViewTrackers:
     def _admit(self, newcomers: NDArray[np.bool_], column: Index, tokens: Array, position: Array,
                stamp: Array) -> None:
         for v in np.flatnonzero(newcomers.any(axis=1)).tolist():
-            places = np.flatnonzero(newcomers[v])
-            if len(places) > len(self._free(v)):
-                self._widen(len(places) - len(self._free(v)))
+            places = newcomers[v].nonzero()[0]
             free = self._free(v)
+            if len(places) > len(free):
+                self._widen(len(places) - len(free))
+                free = self._free(v)
             if len(places) > len(free):  # full: the ones unseen for longest give way, those of this frame never
                 unseen = np.array([m for m in np.argsort(self._seen[v], kind="stable")
                                    if self._alive[v, m] and m not in set(column[v].tolist())], np.int64)
@@ -269,7 +268,7 @@ class ViewTrackers:
             self._next_id[v] += len(at)
 
     def _free(self, view: int) -> Index:
-        return np.flatnonzero(~self._alive[view])
+        return (~self._alive[view]).nonzero()[0]
 
     def _widen(self, by: int, forced: bool = False) -> None:
         """More columns, up to the capacity (more people in one frame than that are all kept)."""
@@ -284,29 +283,27 @@ class ViewTrackers:
         self._width += by
 
 
-def _sinkhorn_batch(scores: Array, rows: NDArray[np.bool_], columns: NDArray[np.bool_], m: Index, n: Index,
-                    alpha: float, iterations: int) -> Array:
+def _sinkhorn_batch(scores: Array, rows: NDArray[np.bool_], columns: NDArray[np.bool_], alpha: float,
+                    iterations: int) -> Array:
     """Transport of (V, M, N) scores of which the marked rows and columns are real; probabilities (V, M, N).
 
     The plain exponentials are safe because everything is relative to the dustbin's score: hopeless pairs
     underflow to 0, and each row and column keeps its dustbin entry of 1.
     """
     V, M, N = scores.shape
-    kernel = np.zeros((V, M + 1, N + 1))
+    kernel = np.ones((V, M + 1, N + 1))
     kernel[:, :M, :N] = np.exp(np.minimum(scores - alpha, 500.0))
-    kernel[:, :M, N] = rows
-    kernel[:, M, :N] = columns
-    kernel[:, M, N] = 1.0
-    total = np.maximum(m + n, 1).astype(np.float64)
+    m, n = rows.sum(axis=1), columns.sum(axis=1)
+    total = np.maximum(m + n, 1).astype(np.float64)[:, None, None]
+    # Rows and columns that are not real have no mass. Dustbins always have some, or nothing over nothing would follow.
     mu, nu = np.empty((V, M + 1, 1)), np.empty((V, N + 1, 1))
-    mu[:, :M, 0], mu[:, M, 0] = rows, n
-    nu[:, :N, 0], nu[:, N, 0] = columns, m
-    mu /= total[:, None, None]
-    nu /= total[:, None, None]
+    mu[:, :M, 0], mu[:, M, 0] = rows, np.maximum(n, 1)
+    nu[:, :N, 0], nu[:, N, 0] = columns, np.maximum(m, 1)
+    mu /= total
+    nu /= total
     transposed = np.ascontiguousarray(kernel.transpose(0, 2, 1))
-    v = np.ones((V, N + 1, 1))
-    tiny = 1e-300
+    u, v = np.empty(mu.shape), (nu > 0.0).astype(np.float64)
     for _ in range(iterations):
-        u = mu / (kernel @ v + tiny)
-        v = nu / (transposed @ u + tiny)
-    return kernel[:, :M, :N] * u[:, :M] * v[:, :N, 0][:, None] * total[:, None, None]
+        np.divide(mu, np.matmul(kernel, v, out=u), out=u)
+        np.divide(nu, np.matmul(transposed, u, out=v), out=v)
+    return kernel[:, :M, :N] * u[:, :M] * v[:, :N, 0][:, None] * total

@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from human_scene_ros.fusion.matrices import invert_symmetric
+
 Array = NDArray[np.float64]
 
 MIN_CONDITION = math.sin(math.radians(1.0))**2
@@ -20,6 +22,8 @@ MIN_CONDITION = math.sin(math.radians(1.0))**2
 
 MAX_RESIDUAL_M = 0.15
 """A ray that misses the point by more is an outlier among three and more."""
+
+_IDENTITY = np.eye(3)
 
 
 class TriangulationStatus(enum.IntEnum):
@@ -219,7 +223,7 @@ def ray_covariances(points: NDArray[np.floating], origins: NDArray[np.floating],
     ray = ray / np.maximum(np.sqrt((ray * ray).sum(axis=-1, keepdims=True)), 1e-12)
     l2 = (lateral * lateral)[..., None, None]
     a2 = (along * along)[..., None, None]
-    return l2 * np.eye(3) + (a2 - l2) * (ray[..., :, None] * ray[..., None, :])
+    return l2 * _IDENTITY + (a2 - l2) * (ray[..., :, None] * ray[..., None, :])
 
 
 def fuse_points(points: NDArray[np.floating], covariances: NDArray[np.floating],
@@ -258,36 +262,3 @@ def fuse_points(points: NDArray[np.floating], covariances: NDArray[np.floating],
         if huber is not None:
             weight = np.minimum(1.0, huber / np.maximum(distance, 1e-12))
     return point, covariance
-
-
-def invert_symmetric(matrices: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
-    """(..., 3, 3) symmetric -> inverses and where they exist (zeros elsewhere). Closed form, batched."""
-    M = np.asarray(matrices, np.float64)
-    a, b, c = M[..., 0, 0], M[..., 0, 1], M[..., 0, 2]
-    d, e, f = M[..., 1, 1], M[..., 1, 2], M[..., 2, 2]
-    ca, cb, cc = d * f - e * e, c * e - b * f, b * e - c * d
-    determinant = a * ca + b * cb + c * cc
-    possible = determinant > 0.0
-    scale = np.where(possible, 1.0 / np.where(possible, determinant, 1.0), 0.0)
-    out = np.empty(M.shape)
-    out[..., 0, 0] = ca * scale
-    out[..., 0, 1] = out[..., 1, 0] = cb * scale
-    out[..., 0, 2] = out[..., 2, 0] = cc * scale
-    out[..., 1, 1] = (a * f - c * c) * scale
-    out[..., 1, 2] = out[..., 2, 1] = (b * c - a * e) * scale
-    out[..., 2, 2] = (a * d - b * b) * scale
-    return out, possible
-
-
-def mahalanobis_squared(offsets: NDArray[np.floating], covariances: NDArray[np.floating]) -> Array:
-    """(..., 3) and (..., 3, 3) symmetric -> (...) d^T S^-1 d, closed form; infinity where S is not positive."""
-    S = covariances
-    a, b, c = S[..., 0, 0], S[..., 0, 1], S[..., 0, 2]
-    d, e, f = S[..., 1, 1], S[..., 1, 2], S[..., 2, 2]
-    ca, cb, cc = d * f - e * e, c * e - b * f, b * e - c * d
-    determinant = a * ca + b * cb + c * cc
-    x, y, z = offsets[..., 0], offsets[..., 1], offsets[..., 2]
-    form = (ca * x * x + (a * f - c * c) * y * y + (a * d - b * b) * z * z
-            + 2.0 * (cb * x * y + cc * x * z + (b * c - a * e) * y * z))
-    possible = determinant > 0.0
-    return np.where(possible, form / np.where(possible, determinant, 1.0), np.inf)

@@ -33,6 +33,18 @@ def test_projection_finds_the_nearest_rotation_also_of_reflections_and_flat_matr
     assert np.abs(projected - U @ Vt)[1:].max() < 1e-8
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_projected_or_converted_stays_as_it_was(count: int):
+    rng = np.random.default_rng(2)
+    matrices, vectors = rng.normal(size=(count, 3, 3)) + 2.0 * np.eye(3), rng.normal(size=(count, 3))
+    before = matrices.copy(), vectors.copy()
+    r.project_to_rotations(matrices), r.matrices_from_rotvecs(vectors)
+    assert (matrices == before[0]).all() and (vectors == before[1]).all()
+    mirrored = matrices * [1.0, 1.0, -1.0]
+    assert np.linalg.det(r.project_to_rotations(mirrored)) == pytest.approx(1.0)
+    assert r.project_to_rotations(mirrored[:1]) == pytest.approx(r.project_to_rotations(mirrored)[:1])
+
+
 def test_projection_of_nothing_and_of_nan_does_not_raise():
     assert r.project_to_rotations(np.zeros((0, 3, 3))).shape == (0, 3, 3)
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from human_scene_ros.fusion import triangulation as tri
+from human_scene_ros.fusion.matrices import invert_symmetric, mahalanobis_squared
 from human_scene_ros.fusion.triangulation import TriangulationStatus as Status
 
 X = np.array([0.4, -0.3, 1.1])
@@ -113,11 +114,11 @@ def test_closed_forms_agree_with_linear_algebra():
     root = rng.normal(size=(30, 3, 3))
     S = root @ root.transpose(0, 2, 1) + 0.01 * np.eye(3)
     offset = rng.normal(size=(30, 3))
-    inverse, good = tri.invert_symmetric(S)
+    inverse, good = invert_symmetric(S)
     assert good.all() and np.allclose(inverse, np.linalg.inv(S))
     expected = (offset[:, None] @ np.linalg.inv(S) @ offset[..., None])[:, 0, 0]
-    assert np.allclose(tri.mahalanobis_squared(offset, S), expected)
-    assert tri.mahalanobis_squared(offset[:1], np.zeros((1, 3, 3)))[0] == np.inf
+    assert np.allclose(mahalanobis_squared(offset, S), expected)
+    assert mahalanobis_squared(offset[:1], np.zeros((1, 3, 3)))[0] == np.inf
 
 
 def test_without_depth_the_mahalanobis_distance_is_that_of_the_rays_in_sigmas():
@@ -133,5 +134,5 @@ def test_without_depth_the_mahalanobis_distance_is_that_of_the_rays_in_sigmas():
         depth = np.ones(2)
         covariance = tri.ray_covariances(points, centre, depth, np.full(2, 800.0), depth_fraction=1e5)
         sigma = 3.0 / 800.0 + 0.02
-        found = np.sqrt(tri.mahalanobis_squared(points[0] - points[1], covariance.sum(axis=0)))
+        found = np.sqrt(mahalanobis_squared(points[0] - points[1], covariance.sum(axis=0)))
         np.testing.assert_allclose(found * np.sqrt(2.0) * sigma, expected, rtol=0.01, atol=1e-4)
