@@ -144,6 +144,7 @@ class Fusion:
         self._depth_samples = 0
         self._cycle_rate = 0.0
         self._looking = np.zeros(V, bool)  # which views had an image now
+        self._merged: list[tuple[int, int]] = []  # ids kept and dropped since the last step
         self._doubt: dict[int, float] = {}  # person -> evidence that somebody else claims now
         self._stamp = -math.inf
 
@@ -217,10 +218,12 @@ class Fusion:
         status[person >= 0] = int(DetectionStatus.ASSIGNED)
         residuals = np.full(len(detections), np.nan)
         residuals[seen.rows] = residual
+        merged, self._merged = tuple(self._merged), []
         fused = time.perf_counter()
-        return FusedFrame(stamp_s, people, person, status, residuals, self._depth_fraction, self._cycle_rate, {
-            "tracker": 1e3 * (tracked - started), "association": 1e3 * (associated - tracked),
-            "fusion": 1e3 * (fused - associated)})
+        return FusedFrame(stamp_s, people, person, status, residuals, self._depth_fraction, self._cycle_rate,
+                          self._ids.copy(), merged, {
+                              "tracker": 1e3 * (tracked - started), "association": 1e3 * (associated - tracked),
+                              "fusion": 1e3 * (fused - associated)})
 
     # --- stage 1: detections to world points and tracklets ----------------------------------------------------------
 
@@ -592,6 +595,11 @@ class Fusion:
         """Row b's views become row a's; b is buried right after."""
         self._bound[a] = np.where(self._bound[a] >= 0, self._bound[a], self._bound[b])
         self._bound[b] = -1
+        self._end(a, b)
+
+    def _end(self, a: int, b: int) -> None:
+        """Row b was row a all along; it is buried next."""
+        self._merged.append((int(self._ids[a]), int(self._ids[b])))
         self._seen[b] = -math.inf
 
     def _move_along_rays(self, owner: Index, seen: _Measured, views: NDArray[np.bool_],
@@ -624,7 +632,7 @@ class Fusion:
                 self._bias[a, view] = bias
                 views[a, view], views[b, view] = True, False
                 if len(rows) == 1:
-                    self._seen[b] = -math.inf
+                    self._end(a, int(b))
                 count = views.sum(axis=1)
                 break
 

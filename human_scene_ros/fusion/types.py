@@ -168,6 +168,8 @@ class FusedFrame:
         residual_m: (N,) distance of the fused head from the ray of each detection; NaN without a person.
         depth_fraction: Standard deviation of depth over depth in use now.
         cycle_violation_rate: Contradictions among fresh matches of three views.
+        alive: (K,) ids of everybody who is still held: also those unseen for a moment, or not believed in.
+        merged: (kept, dropped) ids of those who became one, since the last step.
         stage_ms: Duration of "tracker", "association" and "fusion".
     """
 
@@ -178,6 +180,8 @@ class FusedFrame:
     residual_m: Array
     depth_fraction: float
     cycle_violation_rate: float
+    alive: Index
+    merged: tuple[tuple[int, int], ...]
     stage_ms: dict[str, float]
 
 

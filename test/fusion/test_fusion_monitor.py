@@ -19,7 +19,7 @@ def moment(head, velocity, views: int, person: list[int], residual=0.0) -> Fused
                          np.tile(np.eye(3), (1, 22, 1, 1)), np.zeros((1, 10)), np.array([velocity], float), one, one,
                          np.array([views]), np.array([9]), np.array([0]))
     return FusedFrame(0.0, people, np.array(person), np.zeros(len(person), int), np.full(len(person), residual), 0.1,
-                      0.0, {})
+                      0.0, np.array([7]), (), {})
 
 
 def seen(heads, view) -> Detections:
