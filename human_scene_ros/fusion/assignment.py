@@ -139,6 +139,20 @@ def _local_moves(view: NDArray[np.integer], gain: Array, labels: Index) -> Index
     return labels
 
 
+def pair_matches(view: NDArray[np.integer], cost: NDArray[np.floating], gate: float) -> NDArray[np.bool_]:
+    """(n,) views and (n, n) costs -> (n, n) symmetric matches, one to one between two views by `gated_assignment`."""
+    view, cost = np.asarray(view), np.asarray(cost, np.float64)
+    matched = np.zeros(cost.shape, bool)
+    for a, b in itertools.combinations(np.unique(view).tolist(), 2):
+        rows, columns = np.flatnonzero(view == a), np.flatnonzero(view == b)
+        between = cost[np.ix_(rows, columns)]
+        if not (between < gate).any():
+            continue
+        pairs = gated_assignment(between, gate)
+        matched[rows[pairs[:, 0]], columns[pairs[:, 1]]] = True
+    return matched | matched.T
+
+
 def cycle_violations(view: NDArray[np.integer], matched: NDArray[np.bool_], cost: NDArray[np.floating],
                      gate: float, widest: float = 1.5) -> tuple[NDArray[np.bool_], float]:
     """Split triangles whose third side contradicts the two others, at the weaker of the two.
