@@ -36,6 +36,9 @@ class WorldSource(enum.IntEnum):
     IMU = 1
     FLOOR = 2
     LEVEL_CAMERA = 3
+    FILE = 4
+    PEOPLE = 5
+    CAMERAS = 6
 
 
 class ScaleSource(enum.IntEnum):
