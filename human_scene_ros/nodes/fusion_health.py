@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
 
 from human_scene_ros.fusion.sync import SyncCounters
+from human_scene_ros.fusion.types import DetectionStatus
 from human_scene_ros.nodes.diagnostics import Durations, Level, Notes, Rate, Report
 from human_scene_ros.nodes.health import State
+from human_scene_ros.scene import ScaleSource, WorldSource
 from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, CameraPlace
 from human_scene_ros.sources.message_fields import StatusReport
 
-_SCALE_EXTRINSICS, _WORLD_TF = 4, 0
+MALFORMED = "malformed"
+_LEFT_OUT = {int(status): status.name.lower() for status in (
+    DetectionStatus.INVALID, DetectionStatus.NO_EXTRINSICS, DetectionStatus.STALE, DetectionStatus.DUPLICATE)}
+_STEPS_KEPT = 1000
 
 
 @dataclasses.dataclass
@@ -25,12 +31,14 @@ class CameraHealth:
         last_s: Steady time of the last message; None before the first.
         latency: From the stamp to the arrival here, seconds.
         alive: False after a silence that was reported.
+        left_out: Why -> bodies that took no part, since the node became active.
     """
 
     rate: Rate = dataclasses.field(default_factory=Rate)
     last_s: float | None = None
     latency: Durations = dataclasses.field(default_factory=Durations)
     alive: bool = True
+    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
 class FusionHealth:
@@ -48,7 +56,7 @@ class FusionHealth:
         self.cameras = {name: CameraHealth() for name in cameras}
         self._name = node_name
         self._sets, self._messages = Rate(), Rate()
-        self._latency, self._step = Durations(), Durations()
+        self._latency, self._step = Durations(), Durations(_STEPS_KEPT)
         self._stages: dict[str, Durations] = {}
         self._begun_s = time.monotonic()
 
@@ -58,6 +66,7 @@ class FusionHealth:
         self._begun_s = time.monotonic()
         for camera in self.cameras.values():
             camera.last_s, camera.alive = None, True
+            camera.left_out.clear()
 
     def arrived(self, camera: str, latency_s: float) -> bool:
         """A message came; True if the camera had been reported silent."""
@@ -80,6 +89,22 @@ class FusionHealth:
             self._latency.add(latency_s)
         for name, value in stage_ms.items():
             self._stages.setdefault(name, Durations()).add(value)
+
+    def malformed(self, camera: str, problems: Sequence[str]) -> None:
+        """Bodies whose arrays do not fit were left out."""
+        self.cameras[camera].left_out[MALFORMED] += len(problems)
+        for problem in problems:
+            self.notes.add(f"body {camera}", Level.ERROR, f"{camera}: body left out: {problem}")
+
+    def detections(self, cameras: Sequence[str], statuses: Sequence[int]) -> None:
+        """What became of the bodies of a set; those that took no part are counted by camera and reason."""
+        for camera, status in zip(cameras, statuses, strict=True):
+            if (reason := _LEFT_OUT.get(status)) is None:
+                continue
+            self.cameras[camera].left_out[reason] += 1
+            if status == DetectionStatus.INVALID:
+                self.notes.add(f"invalid {camera}", Level.WARN, f"{camera}: body left out: a number that is not "
+                               "finite, a head that is not in front of the camera, or score 0")
 
     def silent_s(self, camera: str) -> float:
         """Seconds since the camera's last message, or since the node became active."""
@@ -104,12 +129,14 @@ class FusionHealth:
         degraded = self.notes.worst()[0] > Level.OK or not all(camera.alive for camera in self.cameras.values())
         return State.DEGRADED if degraded else State.TRACKING
 
-    def status(self, state: State, counters: SyncCounters, problems: Sequence[str]) -> StatusReport:
+    def status(self, state: State, world: WorldSource, counters: SyncCounters,
+               problems: Sequence[str]) -> StatusReport:
         """Content of SceneStatus; frames are body messages."""
         frames_in = counters.frames_in + self.rejected
         known = self.processed > 0
         return StatusReport(
-            state=int(state), segment=self.segment, scale_source=_SCALE_EXTRINSICS, world_source=_WORLD_TF,
+            state=int(state), segment=self.segment, scale_source=int(ScaleSource.EXTRINSICS),
+            world_source=int(world),
             frames_in=frames_in, frames_processed=self.processed, frames_dropped=counters.dropped,
             frames_rejected=self.rejected,
             frames_pending=frames_in - self.processed - counters.dropped - self.rejected,
@@ -147,6 +174,7 @@ class FusionHealth:
                       {**dropped, "output_rate_hz": f"{status.output_rate:.2f}", "segment": str(self.segment),
                        "people": str(self.people), "latency_p95_ms": f"{1e3 * status.latency_p95:.1f}",
                        "step_mean_ms": f"{1e3 * status.inference_mean:.2f}",
+                       "step_p50_ms": f"{1e3 * self._step.percentile(50.0):.2f}",
                        **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
         return [sync, *(self._camera_report(place, problems[place.camera_name], late.get(place.camera_name, 0),
                                             silence[place.camera_name], limits[place.camera_name], drift_warn_m)
@@ -178,6 +206,7 @@ class FusionHealth:
         return Report(f"{self._name}: Camera {name}", level, "; ".join(texts) or f"{camera.rate.per_second():.1f} Hz", {
             "last_seen_s": f"{self.silent_s(name):.2f}", "rate_hz": f"{camera.rate.per_second():.2f}",
             "arrival_latency_ms": f"{1e3 * camera.latency.mean():.1f}", "late": str(late),
+            **{f"bodies_{reason}": str(camera.left_out[reason]) for reason in (MALFORMED, *_LEFT_OUT.values())},
             "residual_m": f"{place.rms_residual_m:.3f}", "samples": str(place.samples),
             "time_offset_s": f"{place.time_offset_s:.4f}", "drifted": str(place.drifted).lower(),
             "pose": "unknown" if place.T_world_camera is None or place.status == EXTRINSICS_UNKNOWN else "known"}, name)

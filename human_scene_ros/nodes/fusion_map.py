@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from human_scene_ros.errors import MessageError
 from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.mapping.voxel_map import MapConfig, VoxelMap
 from human_scene_ros.nodes.fusion_config import FusionMapConfig
@@ -50,10 +51,16 @@ class MergedMap:
         self.changed = True
 
     def place(self, camera: str, message: Any, T_world_camera: Matrix | None) -> None:
-        """Learn where the camera's own world lies, from a body message and the extrinsics at its stamp."""
+        """Learn where the camera's own world lies, from a body message and the extrinsics at its stamp.
+
+        Raises:
+            MessageError: camera_pose of the message is no pose; what was known stays.
+        """
         if T_world_camera is None or message.camera_pose.covariance[0] == -1.0:
             return
         own = message_fields.matrix_of_pose(message.camera_pose.pose)
+        if not np.isfinite(own).all():
+            raise MessageError(f"position of camera_pose is {own[:3, 3].tolist()}; expected finite metres")
         self._T_world_own[camera] = T_world_camera @ invert(own)
 
     def merged(self) -> Points:

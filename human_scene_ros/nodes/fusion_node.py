@@ -25,6 +25,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
@@ -55,8 +56,9 @@ from human_scene_ros.nodes.fusion_rig import Matrix, Rig, places_of
 from human_scene_ros.nodes.parameters import NodeParameters
 from human_scene_ros.nodes.process import run_node
 from human_scene_ros.nodes.tf_tree import StaticTransforms, TfListener, TfTree
+from human_scene_ros.scene import TrackState, WorldSource
 from human_scene_ros.sources import fusion_fields, message_fields
-from human_scene_ros.sources.fusion_fields import CameraPlace
+from human_scene_ros.sources.fusion_fields import CameraPlace, FusedBody, person_id_text
 from human_scene_ros.sources.rig_file import write_rig
 from human_scene_ros.srv import CalibrateExtrinsics, MergeIds
 
@@ -64,6 +66,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 POLL_PERIOD_S = 0.02
 STATUS_PERIOD_S = 0.05
+ALIASES_KEPT = 100
 Set = SyncedSet[CameraBodies]
 
 
@@ -86,7 +89,9 @@ class FusionNode(LifecycleNode):
         self._sync: Synchroniser[CameraBodies] | None = None
         self._counters = SyncCounters()
         self._waiting: collections.deque[tuple[float, Set]] = collections.deque()  # for /tf, until when
-        self._segment: int | None = None
+        self._segment: int | None = None  # of the synchroniser, which counts from 0 whenever it is made
+        self._ended: dict[int, FusedBody] = {}  # whose last word waits for the next array, with output_rate
+        self._aliases: dict[str, Any] = {}  # dropped person_id -> publisher
         self._newest_ns = 0
         self._status_s = 0.0  # when the last status was sent
         self._output_due = Throttle()
@@ -136,62 +141,89 @@ class FusionNode(LifecycleNode):
         if foreign and self._health.notes.add(f"model {camera}", Level.WARN, f"{camera}: {foreign}"):
             self.get_logger().warning(f"{camera}: {foreign}")
         bodies = self._people.read(message)
-        for problem in bodies.malformed:
-            self._health.notes.add(f"body {camera}", Level.ERROR, f"{camera}: body left out: {problem}")
+        self._health.malformed(camera, bodies.malformed)
         self._take(self._sync.push(camera, stamp_ns, bodies, time.monotonic_ns()))
 
     def _process(self, moment: Set, poses: dict[str, Matrix | None]) -> None:
         """One set from bodies to people."""
         assert self._people is not None and self._rig is not None
         begun_s = time.perf_counter()
-        if moment.segment != self._segment:
-            if self._segment is not None:
-                self._forget(f"time jumped: segment {moment.segment}")
-            self._segment = self._health.segment = moment.segment
+        if self._jumped(moment):
+            self._forget("time jumped")
+        self._segment = moment.segment
         self._newest_ns = moment.stamp_ns
         frames = {name: (frame.stamp_ns, frame.item) for name, frame in moment.members.items()}
         for name, (stamp_ns, bodies) in frames.items():
             self._memory.add(name, stamp_ns * 1e-9, bodies.bodies)
-            if self._map is not None:
-                self._map.place(name, bodies.message, poses[name])
+            self._place_map(name, bodies.message, poses[name])
             T_world_camera = self._rig.pose_in_message(bodies.message)[0]
             if T_world_camera is not None:
                 self._scene.add(name, stamp_ns * 1e-9, T_world_camera)
         fused = self._people.step(moment.stamp_ns, frames, poses)
         step_s = time.perf_counter() - begun_s
         latency_s = self._latency_s(moment.stamp_ns)
+        for kept, dropped in fused.merged:
+            self._publish_alias(self._person_id(kept), self._person_id(dropped))
+        self._ended.update({p.body.track_id: p for p in fused.people if p.body.track_state == TrackState.LOST})
         if self.config.output_rate == 0.0 or self._output_due.due(moment.stamp_ns, self.config.output_rate):
             self._publish(moment, fused, [name for name in frames if poses[name] is not None], latency_s)
-        self._health.fused(len(frames), len(fused.people), latency_s, step_s, fused.frame.stage_ms)
+        self._health.detections(fused.cameras, fused.frame.detection_status.tolist())
+        living = sum(p.body.track_state != TrackState.LOST for p in fused.people)
+        self._health.fused(len(frames), living, latency_s, step_s, fused.frame.stage_ms)
         if time.monotonic() - self._status_s > STATUS_PERIOD_S:  # a player without a clock waits for the counters
             self._publish_status()
 
     def _publish(self, moment: Set, fused: FusedSet, used: list[str], latency_s: float) -> None:
         assert self._people is not None
-        stamp_ns, world, prefix = moment.stamp_ns, self.config.world_frame, self.config.person.id_prefix
+        stamp_ns, world = moment.stamp_ns, self.config.world_frame
+        living = [p for p in fused.people if p.body.track_state != TrackState.LOST]
+        people = sorted([*living, *self._ended.values()], key=lambda p: p.body.track_id)
+        self._ended.clear()
         self._people_publisher.publish(convert.fill(FusedPersonArray(), fusion_fields.fused_array_fields(
-            stamp_ns, world, self._health.segment, self.cameras, used, moment.spread_ns * 1e-9, latency_s, fused.people,
+            stamp_ns, world, self._health.segment, self.cameras, used, moment.spread_ns * 1e-9, latency_s, people,
             self._people.description)))
-        if self.config.tf.people == "root" and fused.people:
-            transforms = [(world, f"person_{fusion_fields.person_id_text(prefix, p.body.track_id)}", stamp_ns,
-                           pelvis_pose(p)) for p in fused.people]
+        if self.config.tf.people == "root" and living:
+            transforms = [(world, f"person_{self._person_id(p.body.track_id)}", stamp_ns, pelvis_pose(p))
+                          for p in living]
             for parent, child, _, _ in transforms:
                 self._listener.ignore(parent, child, stamp_ns)
             self._tf_publisher.publish(convert.to_tf_message(transforms))
         if self._associations_publisher.get_subscription_count():
             frame = fused.frame
-            ids = ["" if n < 0 else fusion_fields.person_id_text(prefix, int(n)) for n in frame.detection_person]
+            ids = ["" if n < 0 else self._person_id(n) for n in frame.detection_person.tolist()]
             self._associations_publisher.publish(convert.fill(FusionAssociations(), fusion_fields.associations_fields(
                 stamp_ns, world, fused.cameras, fused.track_ids, ids, frame.detection_status, frame.residual_m,
                 frame.depth_fraction, frame.cycle_violation_rate)))
+
+    def _person_id(self, number: int) -> str:
+        return person_id_text(self.config.person.id_prefix, number)
+
+    def _publish_alias(self, keep: str, drop: str) -> None:
+        """REP-155: the topic of an id that was found to be another one says which, latched."""
+        if drop in self._aliases:
+            return
+        if len(self._aliases) >= ALIASES_KEPT:
+            self.destroy_publisher(self._aliases.pop(next(iter(self._aliases))))
+        self._aliases[drop] = self.create_publisher(String, f"/humans/persons/{drop}/alias", qos.latched(1))
+        self._aliases[drop].publish(String(data=keep))
 
     def _on_map(self, camera: str, message: PointCloud2) -> None:
         assert self._map is not None
         try:
             self._map.take(camera, message)
         except HumanSceneError as error:
-            if self._health.notes.add(f"map {camera}", Level.ERROR, f"{camera}: map left out: {error}"):
-                self.get_logger().error(f"{camera}: map left out: {error}")
+            self._map_left_out(camera, error)
+
+    def _place_map(self, camera: str, message: SmplxBodyArray, T_world_camera: Matrix | None) -> None:
+        try:
+            if self._map is not None:
+                self._map.place(camera, message, T_world_camera)
+        except HumanSceneError as error:
+            self._map_left_out(camera, error)
+
+    def _map_left_out(self, camera: str, error: HumanSceneError) -> None:
+        if self._health.notes.add(f"map {camera}", Level.ERROR, f"{camera}: map left out: {error}"):
+            self.get_logger().error(f"{camera}: map left out: {error}")
 
     def _publish_map(self) -> None:
         if self._map is None or self._map_publisher is None or not self._map.changed:
@@ -235,9 +267,19 @@ class FusionNode(LifecycleNode):
         for name in self._health.newly_silent(self.config.diagnostics.silence_warning):
             self.get_logger().warning(self._silence(name))
 
+    def _jumped(self, moment: Set) -> bool:
+        """Whether what is known of people is of another time than this set."""
+        assert self._sync is not None
+        if self._segment is None:  # the first set since the node became active: people may have been kept
+            return moment.stamp_ns < self._newest_ns - self._sync.config.jump_ns
+        return moment.segment != self._segment
+
     def _forget(self, reason: str) -> None:
+        """A new segment: people and what was learned from them are of the past; ids and segments go on counting."""
         assert self._people is not None
+        self._health.segment += 1
         self._people.reset()
+        self._ended.clear()
         self._memory.clear()
         self._scene.clear()
         if self._map is not None:
@@ -268,6 +310,8 @@ class FusionNode(LifecycleNode):
 
     def _on_merge_ids(self, request: MergeIds.Request, response: MergeIds.Response) -> MergeIds.Response:
         done = self._people is not None and self._people.merge(request.keep, request.drop)
+        if done:
+            self._publish_alias(request.keep, request.drop)
         return convert.fill(response, {"success": done, "message": "" if done else (
             f"'{request.keep}' and '{request.drop}' are not two people known now")})
 
@@ -398,7 +442,8 @@ class FusionNode(LifecycleNode):
         texts = [t for t in (health.configure_error, *silences.values(), *health.notes.worst()[1]) if t]
         texts += [f"{name}: {text}" for name, text in self._problems().items()
                   if text and self._sync is not None and not silences[name]]
-        report = health.status(health.state(self._people is not None), self._sync_counters(), texts)
+        world = self._rig.world_source() if self._rig is not None else WorldSource.TF
+        report = health.status(health.state(self._people is not None), world, self._sync_counters(), texts)
         self._status_publisher.publish(convert.fill(SceneStatus(), message_fields.scene_status_fields(
             self.get_clock().now().nanoseconds, self.config.world_frame, report)))
         return report
@@ -471,11 +516,13 @@ class FusionNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forget people and calibrations."""
         self._stop()
+        if self._people is not None:
+            self._forget("cleaned up")
         self._people = self._rig = None
-        self._memory.clear()
-        self._scene.clear()
-        if self._map is not None:
-            self._map.clear()
+        self._newest_ns = 0
+        for publisher in self._aliases.values():  # ids begin anew
+            self.destroy_publisher(publisher)
+        self._aliases.clear()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -12,14 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.convert import ROT_SMPLX_BODY
-from human_scene_ros.body.model import BodyModel, joints_of_people, load_body_model, rest_joints
+from human_scene_ros.body.model import BodyModel, joints_of_people, load_body_model, pose_joints
 from human_scene_ros.body.parameters import BodyParameters
-from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.body.skeleton import HEAD, NUM_JOINTS
 from human_scene_ros.fusion.config import FusionConfig
 from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
@@ -29,7 +30,7 @@ from human_scene_ros.geometry.transform import make_transform
 from human_scene_ros.nodes.fusion_config import FusionNodeConfig
 from human_scene_ros.scene import BodyEstimate, TrackState
 from human_scene_ros.sources import message_fields
-from human_scene_ros.sources.fusion_fields import FusedBody, FusedPersonView
+from human_scene_ros.sources.fusion_fields import FusedBody, FusedPersonView, person_id_text
 from human_scene_ros.sources.message_fields import BodyDescription
 
 Array = NDArray[np.float64]
@@ -74,12 +75,33 @@ class FusedSet:
         frame: The library's result.
         cameras: Camera of each detection.
         track_ids: Track of each detection in its camera.
+        merged: (kept, dropped) numbers of published people who became one; the dropped one is LOST in this set.
     """
 
     people: tuple[FusedBody, ...]
     frame: FusedFrame
     cameras: tuple[str, ...]
     track_ids: tuple[str, ...]
+    merged: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass
+class _Life:
+    """A published person: as last published, when that was, and when a camera last saw somebody there."""
+
+    person: FusedBody
+    shown_s: float
+    noticed_s: float
+
+    def later(self, now_s: float, state: TrackState) -> FusedBody:
+        """The person now, at constant velocity, seen by nobody."""
+        body, unseen_s = self.person.body, max(now_s - self.noticed_s, 0.0)
+        step = (np.clip(now_s - self.shown_s, 0.0, 1.0) * np.nan_to_num(body.velocity_world)).astype(np.float32)
+        parameters = dataclasses.replace(body.parameters, transl=body.parameters.transl + step)
+        moved = dataclasses.replace(body, track_state=state, time_since_update_s=unseen_s, parameters=parameters,
+                                    joints_camera=body.joints_camera + step)
+        return dataclasses.replace(self.person, body=moved, views=(), reprojection_px=math.nan, last_seen_s=unseen_s,
+                                   association_confidence=0.0)
 
 
 class FusionPeople:
@@ -106,7 +128,7 @@ class FusionPeople:
         self._place = {name: k for k, name in enumerate(self.cameras)}
         self._numbers: dict[tuple[str, str], int] = {}  # camera and track -> number
         self._counter = itertools.count()
-        self._last: dict[int, tuple[float, FusedBody]] = {}  # when and how everybody was last seen
+        self._published: dict[int, _Life] = {}  # of everybody who was published and has not ended
         self._shared: dict[int, int] = {}  # person -> sets in which enough cameras saw it
 
     def configure(self, config: FusionNodeConfig) -> None:
@@ -120,17 +142,14 @@ class FusionPeople:
         if self._fusion is not None:
             self._fusion.reset()
         self._numbers.clear()
-        self._last.clear()
+        self._published.clear()
         self._shared.clear()
         self.monitor.reset()
 
     def merge(self, keep: str, drop: str) -> bool:
         """Make two people one by their ids; False if one is unknown."""
         numbers = [_number(text, self.description.id_prefix) for text in (keep, drop)]
-        if self._fusion is None or not self._fusion.merge(*numbers):
-            return False
-        self._last.pop(numbers[1], None)
-        return True
+        return self._fusion is not None and self._fusion.merge(*numbers)
 
     def agreement(self, camera: str) -> ViewAgreement:
         """What the people say about a camera's pose and clock."""
@@ -204,9 +223,12 @@ class FusionPeople:
                                for name, body in zip(cameras, bodies, strict=True)], np.int64))
         frame = fusion.step(stamp_ns * 1e-9, detections, [self._place[name] for name in frames])
         self.monitor.add(frame, detections, self._poses)
+        for kept, dropped in frame.merged:
+            self._shared[kept] = self._shared.get(kept, 0) + self._shared.get(dropped, 0)
+        merged = tuple((kept, dropped) for kept, dropped in frame.merged if dropped in self._published)
         seen_now = [person for person in self._bodies(frame, detections, cameras, bodies) if self._is_somebody(person)]
-        return FusedSet(self._lives(stamp_ns * 1e-9, seen_now), frame, cameras,
-                        tuple(str(body.track_id) for body in bodies))
+        return FusedSet(self._lives(stamp_ns * 1e-9, seen_now, frame), frame, cameras,
+                        tuple(str(body.track_id) for body in bodies), merged)
 
     def _ready(self, frames: Mapping[str, tuple[int, CameraBodies]]) -> Fusion:
         """The fusion, which learns intrinsics from the messages."""
@@ -242,8 +264,10 @@ class FusionPeople:
         for number in people.person_id:
             mine = np.flatnonzero(frame.detection_person == number)
             members.append(mine[np.argsort(-detections.score[mine], kind="stable")].tolist())
-        parameters = [self._parameters(people, k, [bodies[i] for i in rows]) for k, rows in enumerate(members)]
-        joints = joints_of_people(self.model, parameters)
+        parameters, joints = self._posed(people, [[bodies[i] for i in rows] for rows in members])
+        focal = np.array([self._views[name].focal_px for name in cameras])
+        pixels = frame.residual_m * focal / np.maximum(detections.head_camera[:, 2], 0.1)
+        confidence, covariance = self._confidence(frame, detections, members), _covariances(people)
         result = []
         for k, rows in enumerate(members):
             weights = detections.score[rows] / detections.score[rows].sum()
@@ -255,41 +279,43 @@ class FusionPeople:
                 track_id=int(people.person_id[k]), track_state=TrackState.CONFIRMED, track_age=int(people.age[k]),
                 time_since_update_s=0.0, score=float(people.score[k]), parameters=parameters[k],
                 joints_camera=joints[k], head_uv_px=np.full(2, np.nan, np.float32),
-                bbox_px=np.full(4, np.nan, np.float32), height_m=float(np.mean(known)) if known else float("nan"),
+                bbox_px=np.full(4, np.nan, np.float32), height_m=sum(known) / len(known) if known else math.nan,
                 velocity_world=people.velocity_world[k].astype(np.float32))
-            focal = np.array([self._views[cameras[i]].focal_px for i in rows])
-            pixels = frame.residual_m[rows] * focal / np.maximum(detections.head_camera[rows, 2], 0.1)
-            result.append(FusedBody(body, int(people.status[k]), _covariance(people, k), views,
-                                    float(np.mean(pixels)), self._confidence(frame, detections, k, rows)))
+            result.append(FusedBody(body, int(people.status[k]), covariance[k], views,
+                                    float(pixels[rows].sum()) / len(rows), float(confidence[k])))
         return result
 
-    def _parameters(self, people: FusedPeople, k: int, views: Sequence[Any]) -> BodyParameters:
-        """Fused root, body and shape; hands and face of the best view that estimates them."""
-        rotvecs = Rotation.from_matrix(people.rotations[k]).as_rotvec().astype(np.float32)
-        betas = people.betas[k].astype(np.float32)
-        parts = {}
-        best = next((v for v in views if int(v.valid_parts) & _HAND_PARTS), None)
-        if best is not None:
-            names = ("left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose")
-            parts = {name: np.array(getattr(best, name), np.float32) for name in names}
-        expression = np.zeros(self.model.num_expression, np.float32)
-        transl = people.joints_world[k, 0] - rest_joints(self.model, betas, expression)[0]
-        return BodyParameters(global_orient=rotvecs[0], transl=transl.astype(np.float32),
-                              body_pose=rotvecs[1:].reshape(-1), betas=betas, expression=expression, **parts)
+    def _posed(self, people: FusedPeople,
+               views: Sequence[Sequence[Any]]) -> tuple[list[BodyParameters], NDArray[np.float32]]:
+        """Parameters and (P, 55, 3) joints: fused root, body, shape; hands and face of the best view that has them."""
+        P = len(people)
+        pose = np.zeros((P, NUM_JOINTS, 3), np.float32)  # in the order of `BodyParameters.full_pose`
+        pose[:, :JOINTS] = Rotation.from_matrix(people.rotations.reshape(-1, 3, 3)).as_rotvec().reshape(P, JOINTS, 3)
+        for k, seen in enumerate(views):
+            pose[k, JOINTS:] = next((parts for view in seen if (parts := _hands_and_face(view)) is not None), 0.0)
+        betas, expression = people.betas.astype(np.float32), np.zeros((P, self.model.num_expression), np.float32)
+        joints = pose_joints(self.model, pose, betas, np.zeros((P, 3)), expression)
+        transl = (people.joints_world[:, 0] - joints[:, 0]).astype(np.float32)
+        parameters = [BodyParameters(
+            global_orient=p[0], transl=at, body_pose=p[1:22].reshape(-1), jaw_pose=p[22], leye_pose=p[23],
+            reye_pose=p[24], left_hand_pose=p[25:40].reshape(-1), right_hand_pose=p[40:].reshape(-1), betas=b,
+            expression=e) for p, at, b, e in zip(pose, transl, betas, expression, strict=True)]
+        return parameters, joints + transl[:, None]
 
-    def _confidence(self, frame: FusedFrame, detections: Detections, k: int, rows: list[int]) -> float:
-        """1 - own / next: how much nearer this person is to its rays than the next one."""
-        others = np.delete(frame.people.head_world, k, axis=0)
-        if not len(others):
-            return 1.0
+    def _confidence(self, frame: FusedFrame, detections: Detections, members: Sequence[Sequence[int]]) -> Array:
+        """(P,) mean over the views of 1 - own / next: how much nearer a person is to its rays than the next one."""
+        rows = np.concatenate(members)
+        person = np.repeat(np.arange(len(members)), [len(mine) for mine in members])
         T_world_camera = self._poses[detections.view[rows]]
         ray = (T_world_camera[:, :3, :3] @ detections.head_camera[rows, :, None])[..., 0]
         ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-        offset = others - T_world_camera[:, None, :3, 3]
-        beside = np.linalg.norm(offset - (offset @ ray[:, :, None]) * ray[:, None], axis=2).min(axis=1)
+        offset = frame.people.head_world - T_world_camera[:, None, :3, 3]
+        beside = np.linalg.norm(offset - (offset @ ray[:, :, None]) * ray[:, None], axis=2)
+        beside[np.arange(len(rows)), person] = np.inf
         # Residuals of a few millimetres are luck.
         own = np.maximum(frame.residual_m[rows], _RESIDUAL_FLOOR_M)
-        return float(np.mean(1.0 - np.minimum(own / np.maximum(beside, 1e-6), 1.0)))
+        share = np.minimum(own / np.maximum(beside.min(axis=1), 1e-6), 1.0)
+        return np.asarray(1.0 - np.bincount(person, share) / np.bincount(person))
 
     def _is_somebody(self, person: FusedBody) -> bool:
         """Whether enough cameras at a time have seen the person often enough."""
@@ -298,21 +324,24 @@ class FusionPeople:
             self._shared[number] = self._shared.get(number, 0) + 1
         return wanted <= 1 or self._shared.get(number, 0) >= _SHARED_SETS
 
-    def _lives(self, now_s: float, seen: Sequence[FusedBody]) -> tuple[FusedBody, ...]:
-        """Those seen now, those of a moment ago extrapolated, and a last word on those who are forgotten."""
+    def _lives(self, now_s: float, seen: Sequence[FusedBody], frame: FusedFrame) -> tuple[FusedBody, ...]:
+        """Those seen now, those of a moment ago extrapolated, and a last word on those whose id has ended.
+
+        Of somebody whom a camera sees but in whom the fusion does not believe now, nothing is said.
+        """
         shown = {person.body.track_id: person for person in seen}
+        held, noticed = set(frame.alive.tolist()), set(frame.detection_person.tolist())
         for number, person in shown.items():
-            self._last[number] = now_s, person
-        for number, (at_s, person) in list(self._last.items()):
-            gone_s = now_s - at_s
-            if number in shown:
-                continue
-            if gone_s > self.config.person.timeout or gone_s < 0.0:
-                del self._last[number]
-                self._shared.pop(number, None)
-                shown[number] = _moved(person, gone_s, TrackState.LOST)
-            elif gone_s <= self.config.person.coast:
-                shown[number] = _moved(person, gone_s, TrackState.PREDICTED)
+            self._published[number] = _Life(person, now_s, now_s)
+        for number, life in list(self._published.items()):
+            if number in noticed:
+                life.noticed_s = now_s
+            if number not in held:
+                del self._published[number]
+                shown[number] = life.later(now_s, TrackState.LOST)
+            elif number not in noticed and now_s - life.shown_s <= self.config.person.coast:
+                shown[number] = life.later(now_s, TrackState.PREDICTED)
+        self._shared = {number: sets for number, sets in self._shared.items() if number in held}
         return tuple(shown[number] for number in sorted(shown))
 
 
@@ -333,32 +362,33 @@ def _joined(parts: Sequence[Array], empty: tuple[int, ...]) -> Array:
     return np.concatenate([np.zeros(empty), *parts])
 
 
-def _covariance(people: FusedPeople, k: int) -> Array:
-    """(6, 6) of the pelvis: position as the head's, facing from how far the views differ."""
-    spread = max(4.0 * (1.0 - float(people.quality[k])), _ROTATION_FLOOR_RAD**2)
-    covariance = np.zeros((6, 6))
-    covariance[:3, :3] = people.covariance[k]
-    covariance[3:, 3:] = spread * np.eye(3)
+def _hands_and_face(view: Any) -> NDArray[np.float32] | None:
+    """(33, 3) jaw, eyes and hands of a view; None if it has not estimated any, or not well."""
+    if not int(view.valid_parts) & _HAND_PARTS:
+        return None
+    parts = np.concatenate([view.jaw_pose, view.leye_pose, view.reye_pose, view.left_hand_pose, view.right_hand_pose],
+                           dtype=np.float32)
+    return parts.reshape(-1, 3) if np.isfinite(parts).all() else None
+
+
+def _covariances(people: FusedPeople) -> Array:
+    """(P, 6, 6) of the pelvis: position as the head's, facing from how far the views differ."""
+    spread = np.maximum(4.0 * (1.0 - people.quality), _ROTATION_FLOOR_RAD**2)
+    covariance = np.zeros((len(people), 6, 6))
+    covariance[:, :3, :3] = people.covariance
+    covariance[:, 3:, 3:] = spread[:, None, None] * np.eye(3)
     return covariance
 
 
-def _moved(person: FusedBody, ahead_s: float, state: TrackState) -> FusedBody:
-    """The person later, at constant velocity."""
-    body = person.body
-    step = np.clip(ahead_s, 0.0, 1.0) * np.nan_to_num(body.velocity_world).astype(np.float32)
-    parameters = dataclasses.replace(body.parameters, transl=body.parameters.transl + step)
-    moved = dataclasses.replace(body, track_state=state, time_since_update_s=ahead_s, parameters=parameters,
-                                joints_camera=body.joints_camera + step)
-    return dataclasses.replace(person, body=moved, views=(), reprojection_px=float("nan"), last_seen_s=ahead_s,
-                               association_confidence=0.0)
-
-
 def _number(text: str, prefix: str) -> int:
+    """The number of a person whose id is exactly this text; -1 = no such id."""
     digits = text.removeprefix(prefix)
-    return int(digits) if digits.isdigit() else -1
+    number = int(digits) if digits.isdecimal() and digits.isascii() else -1
+    return number if person_id_text(prefix, number) == text else -1
 
 
 def pelvis_pose(person: FusedBody) -> Array:
     """(4, 4) T_world_person: origin at the pelvis, axes of REP-155 (x forward, y left, z up)."""
-    rotation = Rotation.from_rotvec(person.body.parameters.global_orient).as_matrix() @ ROT_SMPLX_BODY
+    # cv2.Rodrigues: scipy's conversions of single rotations cost ten times as much.
+    rotation = cv2.Rodrigues(person.body.parameters.global_orient.astype(np.float64))[0] @ ROT_SMPLX_BODY
     return np.asarray(make_transform(rotation, person.body.joints_camera[0]))

@@ -13,11 +13,17 @@ from human_scene_ros.errors import ConfigError, MessageError
 from human_scene_ros.fusion.calibration import FoundCamera
 from human_scene_ros.nodes.fusion_config import FusionNodeConfig, camera_config
 from human_scene_ros.nodes.tf_tree import TfTree, TransformGoneError, TransformNotReadyError
+from human_scene_ros.scene import WorldSource
 from human_scene_ros.sources import fusion_fields, message_fields
 from human_scene_ros.sources.fusion_fields import CameraPlace
 from human_scene_ros.sources.rig_file import read_rig
 
 Matrix = NDArray[np.float64]
+
+_WORLD_OF_SOURCE = {
+    fusion_fields.SOURCE_TF: WorldSource.TF, fusion_fields.SOURCE_FILE: WorldSource.FILE,
+    fusion_fields.SOURCE_PEOPLE: WorldSource.PEOPLE, fusion_fields.SOURCE_SCENE: WorldSource.CAMERAS,
+    fusion_fields.SOURCE_TOPIC: WorldSource.CAMERAS}
 
 
 def places_of(found: Sequence[FoundCamera], T_world_first: Matrix,
@@ -107,9 +113,10 @@ class Rig:
         if str(message.world_frame).lstrip("/") != self._world:
             return None, f"camera_pose of its messages is in '{message.world_frame}', not in '{self._world}'"
         try:
-            return message_fields.matrix_of_pose(message.camera_pose.pose), ""
+            T_world_camera = message_fields.matrix_of_pose(message.camera_pose.pose)
         except MessageError as error:
             return None, str(error)
+        return (T_world_camera, "") if np.isfinite(T_world_camera).all() else (None, "its pose is not finite")
 
     def newest(self, camera: str) -> Matrix | None:
         """The last known pose, (4, 4)."""
@@ -129,6 +136,11 @@ class Rig:
                   "topic": fusion_fields.SOURCE_TOPIC}[self._source[camera]]
         known = None if self.problems[camera] else self._newest.get(camera)
         return CameraPlace(camera, self.frames[camera], known, source=source)
+
+    def world_source(self) -> WorldSource:
+        """What ties the rig to its world: the source of the first camera whose pose is known."""
+        first = next((name for name in self.frames if name in self._newest), next(iter(self.frames)))
+        return _WORLD_OF_SOURCE[self.place(first).source]
 
     def root_to_camera(self, camera: str) -> tuple[str, Matrix]:
         """Root of the tree that the camera's optical frame hangs under, and T_root_camera.
