@@ -62,5 +62,12 @@ def test_the_same_wall_in_two_worlds_is_one_wall():
     order = np.lexsort(np.round(points, 2).T)
     np.testing.assert_allclose(points[order], grid[np.lexsort(np.round(grid, 2).T)], atol=1e-4)
     assert set(colors.reshape(-1)) == {20}, "the mean of both cameras"
+    # What is no pose is refused, and what was known stays.
+    for k, part in enumerate(("orientation", "position")):
+        camera_pose = as_message(pose_with_covariance_fields(pose(k), None))
+        getattr(camera_pose.pose, part).x = float("nan")
+        with pytest.raises(MessageError, match="is no rotation" if k == 0 else "expected finite metres"):
+            merged.place("a", SimpleNamespace(camera_pose=camera_pose), pose(0))
+    np.testing.assert_array_equal(merged.merged()[0], points)
     merged.clear()
     assert not len(merged.merged()[0])

@@ -110,6 +110,44 @@ def test_people_coast_and_end_once(tmp_path: Path):
         assert 4 <= found.count(TrackState.PREDICTED) <= 7 and len(found) == found.count(TrackState.PREDICTED) + 1
 
 
+def test_who_is_doubted_but_seen_is_neither_predicted_nor_lost(tmp_path: Path):
+    """For twice the timeout one camera alone sees a person whom three others should see, then all do again."""
+    player = Player(tmp_path, 1, 160, **{"person.timeout": 1.0})
+
+    def only_first(message: Any) -> Any:
+        return message if message.camera_name == player.cameras[0] else without_bodies(message)
+
+    states: list[list[TrackState]] = []
+    for k in range(160):
+        fused = player.step(k, only_first if 40 <= k < 110 else lambda message: message)
+        assert {p.body.track_id for p in fused.people} <= {0}
+        states.append([p.body.track_state for p in fused.people])
+        if 0 in fused.frame.detection_person:
+            assert TrackState.PREDICTED not in states[-1], "a camera sees the person"
+    assert sum(not found for found in states[40:110]) > 60, "one against three is not believed"
+    assert states[39] == states[115] == [TrackState.CONFIRMED]
+    assert not any(TrackState.LOST in found for found in states), "the id lives"
+
+
+def test_two_who_become_one_end_the_younger_id_at_once(tmp_path: Path):
+    """Two cameras stand 1.5 m beside their poses and are moved there in 2.7 s: one person is two at first."""
+    player = Player(tmp_path, 1, 100)
+    true, states = dict(player.poses), {0: [], 1: []}
+    merged = []
+    for k in range(100):
+        shift = np.eye(4)
+        shift[0, 3] = 1.5 * max(0.0, 1.0 - k / 80)
+        player.poses.update({name: shift @ true[name] for name in player.cameras[2:]})
+        fused = player.step(k)
+        merged += fused.merged
+        for number, found in states.items():
+            found += [p.body.track_state for p in fused.people if p.body.track_id == number]
+    assert merged == [(0, 1)]
+    assert states[1].count(TrackState.CONFIRMED) > 60 and states[1][-1] is TrackState.LOST
+    assert states[1].count(TrackState.LOST) == 1 and TrackState.LOST not in states[0]
+    assert states[0][-20:] == [TrackState.CONFIRMED] * 20
+
+
 def test_min_views_hides_whom_only_one_camera_has_seen(tmp_path: Path):
     lenient, strict = Player(tmp_path, 2, 20), Player(tmp_path, 2, 20, **{"person.min_views": 2})
     shown = [[p.step(k, cameras=p.cameras[:1]) for k in range(20)][-1].people for p in (lenient, strict)]
@@ -153,6 +191,10 @@ def test_hands_come_from_the_best_view_that_has_them(tmp_path: Path):
     person = [player.step(k, give_hands) for k in range(15)][-1].people[0]
     seen = player.cameras[2] in [v.camera_name for v in person.views]
     np.testing.assert_allclose(person.body.parameters.left_hand_pose, hand if seen else 0.0)
+    assert seen
+    hand = np.full(45, np.nan, np.float32)
+    person = player.step(14, give_hands).people[0]
+    assert not person.body.parameters.left_hand_pose.any(), "hands that are no numbers are not estimated"
 
 
 def test_bodies_of_another_model_keep_their_place(tmp_path: Path):
@@ -174,8 +216,11 @@ def test_merging_needs_two_known_people(tmp_path: Path):
     fused = [player.step(k) for k in range(14)][-1]
     keep, drop = (fusion_fields.person_id_text("p", p.body.track_id) for p in fused.people)
     assert not player.fusion.merge(keep, "p0999") and not player.fusion.merge(keep, keep)
+    assert not player.fusion.merge(keep, drop.replace("p000", "p")), "ids are what messages say"
     assert player.fusion.merge(keep, drop)
-    assert keep in {fusion_fields.person_id_text("p", p.body.track_id) for p in player.step(14).people}
+    after = player.step(14)
+    states = {fusion_fields.person_id_text("p", p.body.track_id): p.body.track_state for p in after.people}
+    assert states[keep] is TrackState.CONFIRMED and states[drop] is TrackState.LOST and len(after.merged) == 1
 
 
 def test_a_rig_file_says_what_is_wrong_with_it(tmp_path: Path):
