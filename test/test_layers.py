@@ -47,7 +47,9 @@ ROS_MODULES = {
     "ament_index_python", "launch", "launch_ros", "rosbag2_py", "message_filters", "cv_bridge", "sensor_msgs_py",
 }
 TORCH_LAYERS = {"model", "runtime", "training", "synthetic", "commands"}
-CV2_LAYERS = {"sources", "datasets", "runtime", "mapping", "viewer", "nodes", "synthetic", "model", "commands"}
+CV2_LAYERS = {
+    "body", "sources", "datasets", "runtime", "mapping", "viewer", "nodes", "synthetic", "model", "commands",
+}
 # Licence (smplx: non-commercial; evo: GPL) or fragility: only tests may use them.
 PEERS = {"smplx", "evo", "motmetrics", "cv_bridge", "message_filters", "sensor_msgs_py", "tf2_ros"}
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.body import scale
+from human_scene_ros.body import scale, semantic, surface
 from human_scene_ros.evaluation import golden
 from human_scene_ros.evaluation.golden import Comparison, relative_rms
-from human_scene_ros.fusion import assignment, rotations, surface, tracker, triangulation
+from human_scene_ros.fusion import assignment, rotations, tracker, triangulation
 from human_scene_ros.fusion.extrinsics import PeopleTracks, pose_from_people
-from human_scene_ros.geometry.transform import invert
+from human_scene_ros.geometry.transform import invert, rotation_angle
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -30,7 +30,7 @@ def _exact(name: str, same: bool) -> Comparison:
 
 
 def _angle(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    return float(rotations.rotation_angles(np.asarray(a).T @ np.asarray(b)))
+    return float(rotation_angle(np.asarray(a).T @ np.asarray(b)))
 
 
 def _rotation(arrays: Arrays) -> Iterator[Comparison]:
@@ -157,7 +157,7 @@ def _extrinsics(arrays: Arrays) -> Iterator[Comparison]:
         result = pose_from_people(PeopleTracks(arrays[c + "stamp_A"], arrays[c + "joints_A"]),
                                   PeopleTracks(arrays[c + "stamp_B"], arrays[c + "joints_B"]))
         difference = invert(arrays[c + "true_T_A_B"]) @ result.T_a_b
-        angle = float(np.degrees(rotations.rotation_angles(difference[:3, :3])))
+        angle = float(np.degrees(rotation_angle(difference[:3, :3])))
         yield Comparison(c + "rot_deg", angle, float(arrays[c + "tol_rot_deg"]))
         distance = float(np.linalg.norm(result.T_a_b[:3, 3] - arrays[c + "true_T_A_B"][:3, 3]))
         yield Comparison(c + "trans_m", distance, float(arrays[c + "tol_trans_m"]))
@@ -173,7 +173,8 @@ def _surface(arrays: Arrays) -> Iterator[Comparison]:
         s = f"s{i}_"
         vertices = arrays[s + "verts_cam"].astype(np.float64)
         points = arrays[s + "points_cam"]
-        labels = surface.label_points(points, vertices, arrays[s + "verts_canonical"], float(arrays[s + "radius_m"]))
+        places = semantic.template_places(arrays[s + "verts_canonical"])
+        labels = semantic.label_points(points, vertices, places, radius_m=float(arrays[s + "radius_m"]))
         yield _exact(s + "nn_person", bool((labels.person == arrays[s + "nn_person"]).all()))
         yield _exact(s + "nn_vertex", bool((labels.vertex == arrays[s + "nn_vertex"]).all()))
         human = labels.person >= 0  # the distance of nobody's points is not needed anywhere

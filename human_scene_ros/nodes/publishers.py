@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 
+from human_scene_ros.body.model import BodyModel
 from human_scene_ros.msg import SmplxBodyArray
 from human_scene_ros.nodes import convert, qos
 from human_scene_ros.nodes.diagnostics import Notes, Throttle
@@ -38,16 +39,17 @@ class ResultPublishers:
         node: Owner.
         config: Names of frames, rates, limits.
         description: What the numbers of the bodies mean.
+        body_model: Poses them, for semantic points.
         notes: Where problems with /tf go.
         camera: Whose results these are; with several cameras its topics lie in its namespace.
     """
 
-    def __init__(self, node: Node, config: ReconstructorConfig, description: BodyDescription, notes: Notes,
-                 camera: str) -> None:
+    def __init__(self, node: Node, config: ReconstructorConfig, description: BodyDescription, body_model: BodyModel,
+                 notes: Notes, camera: str) -> None:
         self.config = config
         self._camera = camera
         self._prefix = f"{camera}/{node.get_name()}" if config.cameras else "~"
-        self._node, self._description = node, description
+        self._node, self._description, self._body_model = node, description, body_model
         self._bodies = self._make(SmplxBodyArray, "bodies", 10)
         self._camera_pose = self._make(PoseWithCovarianceStamped, "camera_pose", 10)
         self._odom = self._make(Odometry, "odom", 10) if config.tf.base_frame else None
@@ -177,9 +179,9 @@ class ResultPublishers:
     def _publish_cloud(self, estimate: SceneEstimate, camera_frame: str) -> None:
         config = self.config.cloud
         if _wanted(self._cloud) and self._cloud_due.due(estimate.stamp_ns, config.rate):
+            options = CloudOptions(config.max_bytes, config.people, config.min_confidence, config.max_range)
             self._send(self._cloud, PointCloud2, message_fields.scene_cloud_fields(
-                estimate, camera_frame, CloudOptions(config.max_bytes, config.people, config.min_confidence,
-                                                     config.max_range)))
+                estimate, camera_frame, options, self._body_model if config.semantic else None))
 
     def _make(self, message_class: type, topic: str, depth: int) -> Any:
         return qos.create_publisher(self._node, message_class, f"{self._prefix}/{topic}", qos.reliable(depth))

@@ -65,6 +65,8 @@ class Reconstruction:
         self.description = BodyDescription(body_model=body.name, is_smplx=body.is_smplx, valid_parts=parts,
                                            joint_set=config.bodies.joint_set, id_prefix=config.track.id_prefix)
         """What the numbers of the bodies mean."""
+        self.body_model = body
+        """What turns them into vertices."""
         self.weights = f"{info.name} {info.sha256[:12]}" if info else ""
         """Name and short SHA-256, for the status."""
         self.note = info.note if info else ""
@@ -176,7 +178,8 @@ def stream_config(config: ReconstructorConfig) -> StreamConfig:
     return StreamConfig(
         min_score=config.bodies.min_score, max_people=config.bodies.max_people, camera_pose=config.camera_pose,
         reset_interval=config.model.reset_interval, precision=config.model.precision,
-        use_depth=config.input.use_depth, scale_source=config.scale.source, depth_scale_ema=config.scale.ema,
+        use_depth=config.input.use_depth, align_to_surface=config.bodies.align_to_surface,
+        scale_source=config.scale.source, depth_scale_ema=config.scale.ema,
         track=TrackConfig(max_distance_m=config.track.max_distance, timeout_s=config.track.timeout,
                           confirm_hits=config.track.confirm_hits),
         smoothing=SmoothingConfig(min_cutoff_hz=config.smoothing.min_cutoff, beta=config.smoothing.beta))

@@ -71,6 +71,8 @@ class BodiesConfig:
     min_score: float = option(0.0, "No track begins below this detection score; 0 = the preset's own.", low=0.0,
                               high=1.0, dynamic=True)
     max_people: int = option(20, "People per image at most.", low=0, high=100, dynamic=True)
+    align_to_surface: bool = option(False, "Shift each body along its ray until it meets the person's points: of the "
+                                    "depth image with input.use_depth, else of the map.", dynamic=True)
     joint_set: int = option(2, "Joints in the message: 0 none, 1 the 22 of the body, 2 all 55.", low=0,
                             high=2)
 
@@ -104,6 +106,9 @@ class CloudConfig:
     max_bytes: int = option(450000, "Bytes of one cloud or depth image at most; points are thinned to fit.",
                             low=1600, high=100000000, dynamic=True)
     people: Literal["keep", "remove", "only"] = option("remove", "People's points in ~/cloud.", dynamic=True)
+    semantic: bool = option(False, "Add instance_id (number of the track, -1 nobody), body_u, body_v, body_w (place on "
+                            "the body at rest, 0 to 1) and confidence of both to ~/cloud; needs people keep or only.",
+                            dynamic=True)
     min_confidence: float = option(1.0, "Points below this confidence stay out of cloud and map; 1 = all, nano is "
                                    "rarely surer; official weights deserve 1.5.", low=0.0, high=1000.0, dynamic=True)
     max_range: float = option(10.0, "Metres along the optical axis; farther points stay out of cloud and map.", low=0.1,
@@ -215,6 +220,9 @@ class ReconstructorConfig:
                               "first")
         if len(set(self.cameras)) != len(self.cameras):
             raise ConfigError(f"cameras = {list(self.cameras)}: a name is given twice")
+        if self.cloud.semantic and self.cloud.people == "remove":
+            raise ConfigError("cloud.semantic: true with cloud.people: remove: the points that it describes are left "
+                              "out; set cloud.people to keep or only")
         single = [name for name, given in (("tf.mode: camera", self.tf.mode == "camera"),
                                            ("tf.base_frame", self.tf.base_frame),
                                            ("odometry.hint_frame", self.odometry.hint_frame)) if given]

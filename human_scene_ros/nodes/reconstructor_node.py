@@ -337,8 +337,9 @@ class ReconstructorNode(LifecycleNode):
 
             self._reconstruction = Reconstruction.load(self.config)
             for name, view in self._views.items():
-                view.results = ResultPublishers(self, self.config, self._reconstruction.description,
-                                                self._health.cameras[name].notes, name)
+                view.results = ResultPublishers(
+                    self, self.config, self._reconstruction.description, self._reconstruction.body_model,
+                    self._health.cameras[name].notes, name)
         except Exception as error:  # rclpy would swallow it
             known = isinstance(error, HumanSceneError)
             self._health.configure_error = f"configure failed: {type(error).__name__}: {error}"

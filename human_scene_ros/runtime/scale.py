@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from human_scene_ros.body.scale import ScaleFilter, ScaleState, sample_weights, scale_samples
 from human_scene_ros.body.skeleton import HEAD
+from human_scene_ros.body.surface import HEAD_BEHIND_SURFACE_M, head_from_depth, surface_depth
 from human_scene_ros.geometry.camera import PinholeCamera
 
-FACE_M = 0.1  # the map ends at the skin, the head joint lies behind it
 MAX_SENSED_RATIO = 2.0  # a sensor that disagrees by more sees something else in front of the head
-PATCH_PX = 2  # half the side of the patch of the map that is read at the head
-MIN_PATCH_PX = 5
 _FILTER = ScaleFilter()
 
 
@@ -40,9 +38,9 @@ def scale_by_people(depth_m: NDArray[np.floating], person: NDArray[np.bool_], de
     """
     heads, deltas, seen, confidence = [], [], [], []
     for joints, score in zip(joints_camera, scores, strict=True):
-        at = _depth_at(dense_camera.project(joints[HEAD].astype(np.float64)), depth_m, person) * state.scale
-        if joints[HEAD, 2] > 2 * FACE_M and joints[0, 2] > 0.0 and np.isfinite(at):
-            heads.append(joints[HEAD] * at / (joints[HEAD, 2] - FACE_M))
+        at = surface_depth(depth_m, dense_camera.project(joints[HEAD].astype(np.float64)), person) * state.scale
+        if joints[HEAD, 2] > 2 * HEAD_BEHIND_SURFACE_M and joints[0, 2] > 0.0 and np.isfinite(at):
+            heads.append(joints[HEAD] * at / (joints[HEAD, 2] - HEAD_BEHIND_SURFACE_M))
             deltas.append(joints[0] - joints[HEAD])
             seen.append(camera.project(joints[[HEAD, 0]].astype(np.float64)))
             confidence.append(score)
@@ -63,20 +61,10 @@ def sensed_ratios(depth_m: NDArray[np.floating], person: NDArray[np.bool_], came
         camera: Intrinsics of both.
         joints_camera: (J > 15, 3) of each body.
     """
-    depth_m = np.where(depth_m > 0.0, depth_m, np.nan)
     ratios = []
     for joints in joints_camera:
-        at = _depth_at(camera.project(joints[HEAD].astype(np.float64)), depth_m, person) + FACE_M
-        ratio = at / float(joints[HEAD, 2]) if joints[HEAD, 2] > 0.0 else 0.0
+        seen_px = camera.project(joints[HEAD].astype(np.float64))
+        head, measured = head_from_depth(depth_m, camera.K, seen_px, mask=person)
+        ratio = float(head[2] / joints[HEAD, 2]) if measured else 1.0
         ratios.append(ratio if 1.0 / MAX_SENSED_RATIO < ratio < MAX_SENSED_RATIO else 1.0)
     return ratios
-
-
-def _depth_at(uv_px: NDArray[np.floating], depth_m: NDArray[np.floating], person: NDArray[np.bool_]) -> float:
-    """Median depth of the person's pixels around a place; NaN where there are too few."""
-    if not np.isfinite(uv_px).all() or (np.abs(uv_px) > 1e6).any():
-        return float("nan")
-    column, row = np.rint(uv_px).astype(int)
-    patch = tuple(slice(max(0, c - PATCH_PX), max(0, c + PATCH_PX + 1)) for c in (row, column))
-    values = depth_m[patch][person[patch] & np.isfinite(depth_m[patch])]
-    return float(np.median(values)) if len(values) >= MIN_PATCH_PX else float("nan")

@@ -37,6 +37,7 @@ from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, O
 from human_scene_ros.runtime.pair_motion import PairState, follow
 from human_scene_ros.runtime.people import people_from_network
 from human_scene_ros.runtime.scale import scale_by_people, sensed_ratios
+from human_scene_ros.runtime.surface import surface_ratios
 from human_scene_ros.runtime.tracks import (
     Observation,
     SmoothingConfig,
@@ -78,6 +79,8 @@ class StreamConfig:
             fails, unless the frame has a hint; "static": never moves.
         reset_interval: Frames after which the recurrent state starts afresh, poses being chained; 0 = never.
         use_depth: Take metric scale of the map and distance of the people from the frame's depth image when it has one.
+        align_to_surface: Shift each body along its ray to the points of the person: those of the depth image where
+            `use_depth` finds one, else of the map (`runtime.surface`).
         depth_scale_ema: Share of each new frame in the running depth scale.
         scale_source: "auto": depth where `use_depth` finds it, else the network's own; "people": without depth the map
             is brought to the size of the bodies in it (`runtime.scale`); "odometry": each frame's depth is also
@@ -96,6 +99,7 @@ class StreamConfig:
     camera_pose: Literal["auto", "network", "odometry", "guarded", "static"] = "auto"
     reset_interval: int = 0
     use_depth: bool = True
+    align_to_surface: bool = False
     depth_scale_ema: float = 0.02
     scale_source: Literal["auto", "network", "people", "odometry"] = "auto"
     world: Literal["auto", "level"] = "auto"
@@ -270,6 +274,9 @@ class HumanSceneStream:
             if ratio != 1.0:
                 observations = observations if windowed else [_moved(o, ratio) for o in observations]
                 scale, source = scale * ratio, ScaleSource.ODOMETRY
+        if self.config.align_to_surface and observations:
+            with clock("surface"):
+                observations = self._aligned(observations, frame, camera, dense_camera, dense, source)
         with clock("world"):
             world = memory.world or self._align(dense, observations)
             T_world_camera = world.T_world_origin @ T_origin_camera
@@ -434,6 +441,15 @@ class HumanSceneStream:
         heads_px = heads_px.astype(np.float32)
         return [Observation(rotations[k], betas[k], expression[k], joints[k], float(scores[i]), heads_px[k],
                             None if windowed else int(identities[i])) for k, i in enumerate(chosen)]
+
+    def _aligned(self, observations: list[Observation], frame: CameraFrame, camera: PinholeCamera,
+                 dense_camera: PinholeCamera, dense: _Dense, source: ScaleSource) -> list[Observation]:
+        """The bodies at the surface that a depth sensor, or else the map, shows of them."""
+        points = dense.points_camera
+        if source == ScaleSource.DEPTH and frame.depth_m is not None:
+            points = dense_camera.unproject_depth(_sampled(frame.depth_m, camera, dense_camera))
+        ratios = surface_ratios(self.body_model, points, dense.person, dense_camera, observations)
+        return [_moved(o, ratio) for o, ratio in zip(observations, ratios, strict=True)]
 
     def _same_head(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
         """Whether two heads coincide as seen from the camera, whatever their distances."""

@@ -11,7 +11,7 @@ Functions named `..._fields` return the dict of the message whose type is the co
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.convert import ROT_SMPLX_BODY
+from human_scene_ros.body.model import BodyModel
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.errors import MessageError
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -27,6 +28,7 @@ from human_scene_ros.geometry.transform import make_transform, quat_wxyz_from_ma
 from human_scene_ros.scene import BodyEstimate, SceneEstimate
 from human_scene_ros.sources.calibration import Calibration
 from human_scene_ros.sources.people_mask import people_mask_of
+from human_scene_ros.sources.semantic_points import semantic_columns
 
 Fields = dict[str, Any]
 
@@ -54,6 +56,8 @@ JOINT_COUNTS = {0: 0, 1: 22, 2: 55, 3: 127}
 LABEL_STATIC, LABEL_GROUND, LABEL_PERSON = 0, 1, 100
 """Values of a cloud's `label`; body i has LABEL_PERSON + i."""
 
+_POINT_TYPES = {"<f4": 7, "<i4": 5, "<u2": 4}
+_SEMANTIC_BYTES = 20  # what `semantic_columns` add to a point
 # An occluder must be this much nearer than the joint: joints lie inside the body, not on its skin.
 _OCCLUSION_MARGIN_M = 0.35
 
@@ -215,30 +219,30 @@ class CloudOptions:
 
 
 def point_cloud_fields(stamp_ns: int, frame_id: str, points: NDArray[np.floating], colors: NDArray[np.uint8] | None,
-                       confidence: NDArray[np.floating] | None = None,
-                       label: NDArray[np.integer] | None = None) -> Fields:
-    """`POINT_CLOUD`: x, y, z at 0, 4, 8 and packed rgb at 12, then confidence and label if given.
+                       columns: Mapping[str, NDArray] | None = None) -> Fields:
+    """`POINT_CLOUD`: x, y, z at 0, 4, 8 and packed rgb at 12, then the columns, four bytes each.
 
     Args:
         stamp_ns: Acquisition time.
         frame_id: Frame of the points.
         points: (N, 3) metres, or (H, W, 3) for an organized cloud, NaN = no point.
         colors: The same shape, RGB; None = white.
-        confidence: (N,) or (H, W).
-        label: (N,) or (H, W), 0..65535.
+        columns: Further fields by name, (N,) or (H, W), float32, int32 or uint16.
 
     Raises:
-        MessageError: Shapes do not belong together.
+        MessageError: Shapes do not belong together, or a column has another type.
     """
+    columns = columns or {}
     if points.ndim not in (2, 3) or points.shape[-1] != 3:
         raise MessageError(f"points has shape {points.shape}; expected (N, 3) or (H, W, 3)")
     shape = points.shape[:-1]
-    for name, array, expected in (("colors", colors, points.shape), ("confidence", confidence, shape),
-                                  ("label", label, shape)):
+    for name, array, expected in (("colors", colors, points.shape), *((n, c, shape) for n, c in columns.items())):
         if array is not None and array.shape != expected:
             raise MessageError(f"{name} has shape {array.shape}; points of shape {points.shape} need {expected}")
-    extra = [("confidence", 7, 4)] * (confidence is not None) + [("label", 4, 2)] * (label is not None)
-    point_step = 16 + 4 * len(extra)
+    types = {name: column.dtype.newbyteorder("<").str for name, column in columns.items()}
+    if unknown := {name: kind for name, kind in types.items() if kind not in _POINT_TYPES}:
+        raise MessageError(f"columns {unknown} have types that no cloud here holds; expected {list(_POINT_TYPES)}")
+    point_step = 16 + 4 * len(columns)
     # Words and bytes of one buffer; a structured array with named fields copies each field three times slower.
     words = np.empty((*shape, point_step // 4), np.float32)
     octets = words.view(np.uint8).reshape(*shape, point_step)
@@ -249,13 +253,11 @@ def point_cloud_fields(stamp_ns: int, frame_id: str, points: NDArray[np.floating
     else:
         octets[..., 14], octets[..., 13], octets[..., 12] = colors[..., 0], colors[..., 1], colors[..., 2]
     octets[..., 15] = 0
-    if confidence is not None:
-        words[..., 4] = confidence
-    if label is not None:
-        words.view(np.uint32)[..., -1] = label
+    for i, (name, column) in enumerate(columns.items()):
+        words.view("<u4" if types[name] == "<u2" else types[name])[..., 4 + i] = column
     height, width = shape if len(shape) == 2 else (1, shape[0])
     fields = [(name, 4 * i, 7, 1) for i, name in enumerate(("x", "y", "z", "rgb"))]
-    fields += [(name, 16 + 4 * i, kind, 1) for i, (name, kind, _) in enumerate(extra)]
+    fields += [(name, 16 + 4 * i, _POINT_TYPES[kind], 1) for i, (name, kind) in enumerate(types.items())]
     return {"header": header_fields(stamp_ns, frame_id), "height": height, "width": width,
             "fields": [{"name": n, "offset": o, "datatype": t, "count": c} for n, o, t, c in fields],
             "is_bigendian": False, "point_step": point_step, "row_step": point_step * width,
@@ -287,33 +289,45 @@ def points_of_cloud(cloud: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]
     return points[known], colors[known].copy()
 
 
-def scene_cloud_fields(estimate: SceneEstimate, frame_id: str, options: CloudOptions) -> Fields:
-    """`POINT_CLOUD` of one estimate in its camera frame, thinned to the byte budget."""
+def scene_cloud_fields(estimate: SceneEstimate, frame_id: str, options: CloudOptions,
+                       body_model: BodyModel | None = None) -> Fields:
+    """`POINT_CLOUD` of one estimate in its camera frame, thinned to the byte budget.
+
+    Args:
+        estimate: Whose points.
+        frame_id: Its camera frame.
+        options: Which of them.
+        body_model: Adds the fields of `semantic_columns`, `confidence` then being theirs; None = without them.
+    """
     height, width = estimate.confidence.shape
-    stride = stride_for(height, width, 16 + 4 * (options.confidence + options.label), options.max_bytes)
+    semantic_bytes = 0 if body_model is None else _SEMANTIC_BYTES
+    stride = stride_for(height, width, 16 + 4 * (options.confidence + options.label) + semantic_bytes,
+                        options.max_bytes)
     points = estimate.points_camera[::stride, ::stride]
-    confidence = estimate.confidence[::stride, ::stride]
     colors = estimate.colors[::stride, ::stride]
     person = estimate.person[::stride, ::stride]
+    columns: dict[str, NDArray] = {"confidence": estimate.confidence[::stride, ::stride]}
     x, y, z = (points[..., i] for i in range(3))
     with np.errstate(invalid="ignore"):
-        keep = (confidence >= options.min_confidence) & (z <= options.max_range_m) & np.isfinite(x + y + z)
+        keep = (columns["confidence"] >= options.min_confidence) & (z <= options.max_range_m) & np.isfinite(x + y + z)
     if options.people != "keep":
         keep &= person == (options.people == "only")
-    label = None
+    if not options.confidence:
+        columns.clear()
     if options.label:
         people = people_mask_of(estimate)[::stride, ::stride].astype(np.uint16)
-        label = np.where(person, LABEL_PERSON - 1 + people, np.uint16(LABEL_STATIC))
+        columns["label"] = np.where(person, LABEL_PERSON - 1 + people, LABEL_STATIC).astype(np.uint16)
     if options.organized:
         points = np.where(keep[..., None], points, np.float32(np.nan))
-        return point_cloud_fields(estimate.stamp_ns, frame_id, points, colors,
-                                  confidence if options.confidence else None, label)
-    # By number, not by mask: numpy is seven times faster at taking rows of three.
-    chosen = np.flatnonzero(keep)
-    return point_cloud_fields(estimate.stamp_ns, frame_id, points.reshape(-1, 3).take(chosen, axis=0),
-                              colors.reshape(-1, 3).take(chosen, axis=0),
-                              confidence[keep] if options.confidence else None,
-                              None if label is None else label[keep])
+    else:
+        # By number, not by mask: numpy is seven times faster at taking rows of three.
+        chosen = np.flatnonzero(keep)
+        points, colors = points.reshape(-1, 3).take(chosen, axis=0), colors.reshape(-1, 3).take(chosen, axis=0)
+        person, columns = person[keep], {name: column[keep] for name, column in columns.items()}
+    if body_model is not None:
+        semantic = semantic_columns(estimate, body_model, points.reshape(-1, 3), person.reshape(-1))
+        columns |= {name: column.reshape(person.shape) for name, column in semantic.items()}
+    return point_cloud_fields(estimate.stamp_ns, frame_id, points, colors, columns)
 
 
 # --- people ------------------------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import pytest
 from human_scene_ros.body.model import joints, load_body_model
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.body.scale import ScaleState
+from human_scene_ros.body.surface import HEAD_BEHIND_SURFACE_M
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.runtime.engine import make_stream
-from human_scene_ros.runtime.scale import FACE_M, scale_by_people, sensed_ratios
+from human_scene_ros.runtime.scale import scale_by_people, sensed_ratios
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.scene import ScaleSource
 from human_scene_ros.sources.reader import open_source
@@ -36,7 +37,7 @@ def map_of(people, shrunk=1.0):
     depth = np.full((120, 160), 9.0, np.float32)
     for body in people:
         u, v = np.rint(DENSE.project(body[15].astype(np.float64))).astype(int)
-        depth[max(0, v - 3):v + 4, max(0, u - 3):u + 4] = body[15, 2] - FACE_M
+        depth[max(0, v - 3):v + 4, max(0, u - 3):u + 4] = body[15, 2] - HEAD_BEHIND_SURFACE_M
     return depth * np.float32(shrunk)
 
 
@@ -114,8 +115,10 @@ def test_people_stand_where_a_depth_sensor_sees_their_heads():
     nearer = [body * np.float32(0.8) for body in people[:2]]  # on the same rays
     np.testing.assert_allclose(sensed_ratios(seen, SEEN, DENSE, nearer), 1.0 / 0.8, rtol=1e-5)
     holes = seen.copy()
-    holes[::2], holes[1::2, ::3] = 0.0, np.nan
+    holes[::3], holes[1::3, ::3] = 0.0, np.nan
     np.testing.assert_allclose(sensed_ratios(holes, SEEN, DENSE, nearer), 1.0 / 0.8, rtol=1e-5)
+    holes[::2] = 0.0
+    assert sensed_ratios(holes, SEEN, DENSE, nearer) == [1.0, 1.0], "fewer than 40 % of the readings"
     assert sensed_ratios(seen, SEEN, DENSE, [people[2]]) == [1.0], "behind the camera"
     assert sensed_ratios(seen, ~SEEN, DENSE, nearer) == [1.0, 1.0], "no person's pixels"
     assert sensed_ratios(0.3 * seen, SEEN, DENSE, nearer) == [1.0, 1.0], "something in front of them"
@@ -132,7 +135,7 @@ def test_the_stream_puts_people_at_their_sensed_depth():
     nearest_last = sorted(plain.bodies, key=lambda b: -b.joints_camera[15, 2])
     for body in nearest_last:
         u, v = np.rint(frame.camera.project(body.joints_camera[15].astype(np.float64))).astype(int)
-        depth[max(0, v - 20):v + 21, max(0, u - 20):u + 21] = 1.2 * body.joints_camera[15, 2] - FACE_M
+        depth[max(0, v - 20):v + 21, max(0, u - 20):u + 21] = 1.2 * body.joints_camera[15, 2] - HEAD_BEHIND_SURFACE_M
     shipped.reset()
     sensed = shipped.step(dataclasses.replace(frame, depth_m=depth))
     assert sensed.scale_source == ScaleSource.DEPTH

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from human_scene_ros.body.model import joints, load_body_model
+from human_scene_ros.body.people_mask import NOBODY
 from human_scene_ros.errors import CalibrationError, ConfigError, ImageError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import invert
 from human_scene_ros.runtime.stream import HumanSceneStream, StreamConfig
 from human_scene_ros.runtime.world import WorldAlignment
 from human_scene_ros.scene import CameraFrame, PoseHint, ScaleSource, TrackingStatus, TrackState, WorldSource
-from human_scene_ros.sources.people_mask import NOBODY, people_mask_of
+from human_scene_ros.sources.people_mask import people_mask_of
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "model")]
 import planes  # noqa: E402 - lies next to this file

@@ -55,7 +55,9 @@ def test_cloud_equals_points_packed_one_by_one(with_confidence: bool, with_label
     colors = rng.integers(0, 256, (9, 3), dtype=np.uint8)
     confidence = rng.random(9).astype(np.float32) if with_confidence else None
     label = rng.integers(0, 65536, 9).astype(np.uint16) if with_label else None
-    cloud = fields_of.point_cloud_fields(12, "cam", points, colors, confidence, label)
+    columns = {"confidence": confidence, "label": label}
+    cloud = fields_of.point_cloud_fields(12, "cam", points, colors,
+                                         {name: column for name, column in columns.items() if column is not None})
     packed = b""
     for i in range(9):
         r, g, b = (int(c) for c in colors[i])

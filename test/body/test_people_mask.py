@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from human_scene_ros.body.people_mask import NOBODY, REACH_M, label_people
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.sources.people_mask import NOBODY, REACH_M, label_people
 
 CAMERA = PinholeCamera(160, 120, 100.0, 100.0, 80.0, 60.0)
 EVERYWHERE = np.ones((120, 160), bool)
