@@ -4,7 +4,12 @@ The oldest pending frame is the pivot of the next set. Of every other camera it 
 within the window. Where these frames fall apart, the later ones wait for the next set: at the widest gap between two
 of them, if it is clearly wider than the gap from the last of them to the pivot's camera's next frame (already here, or
 due by its usual period). The set leaves when every camera that lives has decided, or after the timeout. Stamps of sets
-never fall. Time that jumps back starts a new segment; whatever is not used is counted by its reason.
+never fall; whatever is not used is counted by its reason.
+
+Time jumps (a recording begins again), and single stamps are wrong. So a stray, a frame far from the time of the rig,
+is held: for the next frame of its camera, which takes that time up or shows that the stamp was wrong, and for the
+other cameras. The rig goes where more than half of the living cameras have gone, seen in two frames at least; backwards
+that is a new segment. A camera that has gone alone is not waited for, and its frames are dropped until it is back.
 
 Two clocks appear: `stamp_ns` is when an image was taken, `now_ns` a steady clock of arrival.
 """
@@ -16,8 +21,6 @@ import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
-
-import numpy as np
 
 from human_scene_ros.errors import ConfigError
 
@@ -35,9 +38,10 @@ class SyncConfig:
         window_ns: Frames of one set are at most this far from its oldest frame.
         timeout_ns: A set leaves incomplete so long after its oldest frame arrived.
         dead_after_ns: A camera silent for so long is not waited for.
-        jump_ns: A stamp so far before its camera's last one is a jump of time, not disorder.
+        jump_ns: A stamp so far before its camera's last one, or so much further ahead of all than its usual period and
+            the time since the last frame explain, is a stray.
         min_cameras: Smaller sets are dropped (and counted).
-        capacity: Pending frames per camera; beyond it the oldest set leaves at once.
+        capacity: Pending frames per camera; beyond it the oldest set leaves at once, and the oldest stray is dropped.
     """
 
     window_ns: int = 34_000_000
@@ -75,7 +79,7 @@ class SyncedSet(Generic[T]):
         members: Camera to frame, at most one each.
         complete: Every configured camera is in.
         spread_ns: Latest minus earliest stamp.
-        segment: Rises with every jump of time.
+        segment: Rises when time jumps back.
     """
 
     stamp_ns: int
@@ -97,10 +101,11 @@ class SyncCounters:
         timeouts: Of these, those that left because their time was up.
         dropped_late: Their moment had already left.
         dropped_disorder: Not later than the camera's last frame.
-        dropped_old_time: From before a jump that another camera has made already.
-        dropped_reset: Pending when time jumped.
+        dropped_stray: Far from the time of the rig: a wrong stamp, or a camera whose clock is elsewhere.
+        dropped_old_time: The same after time jumped back, of a camera that has not followed yet.
+        dropped_reset: Pending when time jumped back.
         dropped_small_set: In sets below `min_cameras`.
-        time_jumps: Resets.
+        time_jumps: How often time jumped back.
     """
 
     frames_in: int = 0
@@ -110,6 +115,7 @@ class SyncCounters:
     timeouts: int = 0
     dropped_late: int = 0
     dropped_disorder: int = 0
+    dropped_stray: int = 0
     dropped_old_time: int = 0
     dropped_reset: int = 0
     dropped_small_set: int = 0
@@ -118,22 +124,44 @@ class SyncCounters:
     @property
     def dropped(self) -> int:
         """All reasons together."""
-        return (self.dropped_late + self.dropped_disorder + self.dropped_old_time + self.dropped_reset
-                + self.dropped_small_set)
+        return (self.dropped_late + self.dropped_disorder + self.dropped_stray + self.dropped_old_time
+                + self.dropped_reset + self.dropped_small_set)
+
+
+_Pending = tuple[int, int, T]
+"""Stamp, arrival and item."""
 
 
 @dataclasses.dataclass
 class _Camera(Generic[T]):
+    """State of one camera.
+
+    Args:
+        offset_ns: Added to its stamps.
+        queue: Frames that wait for a set, oldest first.
+        last_stamp: Newest in the time of the rig; None while it has none there.
+        last_arrival: Of any of its frames.
+        periods: Steps between its stamps.
+        segment: The last one it took part in.
+        late: Frames that came after their moment had left.
+        strays: Held frames, oldest first; older ones of the same run may have been dropped.
+        stray_stamp: Newest of the run of strays; None in the time of the rig.
+        stray_count: How long that run is.
+    """
+
     offset_ns: int
-    queue: deque[tuple[int, int, T]] = dataclasses.field(default_factory=deque)  # stamp, arrival, item
+    queue: deque[_Pending[T]] = dataclasses.field(default_factory=deque)
     last_stamp: int | None = None
     last_arrival: int | None = None
     periods: deque[int] = dataclasses.field(default_factory=lambda: deque(maxlen=_PERIODS))
     segment: int = 0
     late: int = 0
+    strays: deque[_Pending[T]] = dataclasses.field(default_factory=deque)
+    stray_stamp: int | None = None
+    stray_count: int = 0
 
     def period(self) -> int | None:
-        return int(np.median(self.periods)) if len(self.periods) >= 3 else None
+        return sorted(self.periods)[len(self.periods) // 2] if len(self.periods) >= 3 else None
 
 
 class Synchroniser(Generic[T]):
@@ -160,20 +188,20 @@ class Synchroniser(Generic[T]):
         self._cameras: dict[str, _Camera[T]] = {
             name: _Camera(int((offsets_ns or {}).get(name, 0))) for name in cameras}
         self._segment = 0
-        self._jumped_to: int | None = None
         self._first_arrival: int | None = None
+        self._accepted_at = 0  # newest arrival of a frame in the time of the rig
         self._left_at: int | None = None  # pivot of the last set
         self._last_set_stamp: int | None = None
 
     @property
     def segment(self) -> int:
-        """Rises with every jump of time."""
+        """Rises when time jumps back."""
         return self._segment
 
     @property
     def pending(self) -> int:
-        """Frames that wait for a set."""
-        return sum(len(camera.queue) for camera in self._cameras.values())
+        """Frames that wait for a set, and held strays."""
+        return sum(len(camera.queue) + len(camera.strays) for camera in self._cameras.values())
 
     def late_frames(self, camera: str) -> int:
         """Frames of a camera that came after their moment had left: raise the timeout if this grows."""
@@ -187,8 +215,17 @@ class Synchroniser(Generic[T]):
         return last is not None and now_ns - last <= self.config.dead_after_ns
 
     def set_offset(self, camera: str, offset_ns: int) -> None:
-        """Change what is added to a camera's stamps, from its next frame on."""
-        self._cameras[camera].offset_ns = int(offset_ns)
+        """Change what is added to a camera's stamps, also to those it sent already: no jump, whatever the change."""
+        state = self._cameras[camera]
+        by_ns = int(offset_ns) - state.offset_ns
+        state.offset_ns = int(offset_ns)
+        state.queue = deque((stamp + by_ns, arrival, item) for stamp, arrival, item in state.queue)
+        state.strays = deque((stamp + by_ns, arrival, item) for stamp, arrival, item in state.strays)
+        state.last_stamp = None if state.last_stamp is None else state.last_stamp + by_ns
+        state.stray_stamp = None if state.stray_stamp is None else state.stray_stamp + by_ns
+        while state.queue and self._left_at is not None and state.queue[0][0] < self._left_at:
+            state.queue.popleft()
+            self._count_late(state)
 
     def push(self, camera: str, stamp_ns: int, item: T, now_ns: int) -> list[SyncedSet[T]]:
         """Take one frame; returns the sets that leave because of it.
@@ -200,32 +237,12 @@ class Synchroniser(Generic[T]):
         self.counters.frames_in += 1
         state.last_arrival = now_ns
         self._first_arrival = now_ns if self._first_arrival is None else self._first_arrival
-        stamp = int(stamp_ns) + state.offset_ns
-        before = state.last_stamp
-        if before is not None and stamp < before - self.config.jump_ns:
-            if state.segment == self._segment:
-                self._jump(stamp)
-            state.periods.clear()
-            state.segment = self._segment
-        elif state.segment < self._segment:
-            assert self._jumped_to is not None
-            if before is not None and abs(stamp - self._jumped_to) > abs(stamp - before):
-                self.counters.dropped_old_time += 1  # it continues the old time, this camera jumps later
-                state.last_stamp = stamp
-                return []
-            state.periods.clear()
-            state.segment = self._segment
-        elif before is not None:
-            if stamp <= before:
-                self.counters.dropped_disorder += 1
-                return []
-            state.periods.append(stamp - before)
-        state.last_stamp = stamp
-        if self._left_at is not None and stamp < self._left_at:
-            self.counters.dropped_late += 1
-            state.late += 1
-            return self._collect(now_ns)
-        state.queue.append((stamp, now_ns, item))
+        frame = int(stamp_ns) + state.offset_ns, now_ns, item
+        if self._is_stray(state, frame[0], now_ns):
+            self._hold(state, frame)
+            return self._follow(state, now_ns) + self._collect(now_ns)
+        self._end_strays(state)
+        self._accept(state, frame)
         return self._collect(now_ns)
 
     def poll(self, now_ns: int) -> list[SyncedSet[T]]:
@@ -233,19 +250,117 @@ class Synchroniser(Generic[T]):
         return self._collect(now_ns)
 
     def flush(self, now_ns: int) -> list[SyncedSet[T]]:
-        """Everything that is pending, without waiting (end of a recording)."""
+        """Everything that is pending, without waiting (end of a recording); held strays are dropped."""
+        for camera in self._cameras.values():
+            self._drop_strays(camera, len(camera.strays))
         return self._collect(now_ns, everything=True)
 
-    def _jump(self, stamp: int) -> None:
-        self.counters.time_jumps += 1
-        self._segment += 1
-        self._jumped_to = stamp
-        self._left_at = self._last_set_stamp = None
+    def _accept(self, state: _Camera[T], frame: _Pending[T]) -> None:
+        """A frame in the time of the rig."""
+        stamp, now_ns, _ = frame
+        if state.segment < self._segment:
+            state.periods.clear()
+            state.segment = self._segment
+        if state.last_stamp is not None:
+            if stamp <= state.last_stamp:
+                self.counters.dropped_disorder += 1
+                return
+            state.periods.append(stamp - state.last_stamp)
+        state.last_stamp = stamp
+        if self._left_at is not None and stamp < self._left_at:
+            self._count_late(state)
+            return
+        self._accepted_at = max(self._accepted_at, now_ns)
+        state.queue.append(frame)
+
+    def _count_late(self, state: _Camera[T]) -> None:
+        self.counters.dropped_late += 1
+        state.late += 1
+
+    # --- strays ------------------------------------------------------------------------------------------------------
+
+    def _newest(self) -> int | None:
+        """Newest stamp in the time of the rig."""
+        return max((c.last_stamp for c in self._cameras.values() if c.last_stamp is not None), default=None)
+
+    def _is_stray(self, state: _Camera[T], stamp: int, now_ns: int) -> bool:
+        newest, config = self._newest(), self.config
+        if newest is None:
+            return False
+        silence = max(now_ns - self._accepted_at, 0)  # time may have gone on by so much
+        if stamp > newest + config.jump_ns + (state.period() or 0) + silence:
+            return True
+        if state.last_stamp is not None and stamp < state.last_stamp - config.jump_ns:
+            return True
+        if state.last_stamp is not None and silence <= config.dead_after_ns:
+            return False  # a camera that falls behind a rig that lives is late
+        pending = (camera.queue[0][0] for camera in self._cameras.values() if camera.queue)
+        oldest = min(pending, default=stamp) if self._left_at is None else self._left_at
+        return stamp < oldest - config.dead_after_ns - silence
+
+    def _hold(self, state: _Camera[T], frame: _Pending[T]) -> None:
+        newest = self._newest()
+        assert newest is not None
+        if state.stray_stamp is None or not 0 < frame[0] - state.stray_stamp < abs(frame[0] - newest):
+            self._end_strays(state)  # another wrong stamp, not the same time going on
+        state.stray_stamp = frame[0]
+        state.stray_count += 1
+        state.strays.append(frame)
+        self._drop_strays(state, min(len(state.queue) + len(state.strays) - self.config.capacity, len(state.strays)))
+
+    def _end_strays(self, state: _Camera[T]) -> None:
+        self._drop_strays(state, len(state.strays))
+        state.stray_stamp, state.stray_count = None, 0
+
+    def _drop_strays(self, state: _Camera[T], number: int) -> None:
+        for _ in range(number):
+            state.strays.popleft()
+            if state.segment < self._segment:
+                self.counters.dropped_old_time += 1
+            else:
+                self.counters.dropped_stray += 1
+
+    def _follow(self, state: _Camera[T], now_ns: int) -> list[SyncedSet[T]]:
+        """Go to the time of this camera's strays, with all that are there, if most living cameras are.
+
+        Two cameras are at one time if their stamps are nearer to each other than to the time of the rig.
+        """
+        newest, stamp = self._newest(), state.stray_stamp
+        assert newest is not None and stamp is not None
+        living = [c for c in self._cameras.values()
+                  if c.last_arrival is not None and now_ns - c.last_arrival <= self.config.dead_after_ns]
+        there = [c for c in living if c.stray_stamp is not None and (c is state or abs(c.stray_stamp - stamp) < min(
+            abs(c.stray_stamp - newest), abs(stamp - newest)))]
+        if 2 * len(there) <= len(living) or sum(c.stray_count for c in there) < 2:
+            return []
+        sets: list[SyncedSet[T]] = []
+        back = stamp < newest
+        if back:
+            self.counters.time_jumps += 1
+            self._segment += 1
+            self._last_set_stamp = None
+            for camera in self._cameras.values():
+                self.counters.dropped_reset += len(camera.queue)
+                camera.queue.clear()
+        else:
+            sets = self._collect(now_ns, everything=True)
+        self._left_at = None
         for camera in self._cameras.values():
-            self.counters.dropped_reset += len(camera.queue)
-            camera.queue.clear()
+            moves = any(camera is c for c in there)
+            if back or not moves:
+                camera.last_stamp = None
+            if moves:
+                strays, camera.strays = camera.strays, deque()
+                for frame in strays:
+                    self._accept(camera, frame)
+                camera.last_stamp = camera.stray_stamp
+            self._end_strays(camera)
+        return sets
 
     def _collect(self, now_ns: int, everything: bool = False) -> list[SyncedSet[T]]:
+        for camera in self._cameras.values():
+            while camera.strays and now_ns - camera.strays[0][1] > self.config.dead_after_ns:
+                self._drop_strays(camera, 1)
         sets: list[SyncedSet[T]] = []
         while True:
             waiting = [(camera.queue[0][0], name) for name, camera in self._cameras.items() if camera.queue]
@@ -266,8 +381,9 @@ class Synchroniser(Generic[T]):
         """Cameras whose first pending frame joins the pivot, and whether nobody needs to be waited for."""
         own = self._cameras[name]
         following = own.queue[1][0] if len(own.queue) > 1 else None
-        if following is None and own.period() is not None:
-            following = pivot + int(own.period() or 0)
+        period = own.period()
+        if following is None and period is not None:
+            following = pivot + period
         near, decided = [(pivot, name)], True
         for other, camera in self._cameras.items():
             if other == name:
@@ -276,9 +392,8 @@ class Synchroniser(Generic[T]):
                 if camera.queue[0][0] - pivot <= self.config.window_ns:
                     near.append((camera.queue[0][0], other))
                 continue
-            beyond = camera.last_stamp is not None and camera.segment == self._segment and (
-                camera.last_stamp > pivot + self.config.window_ns)
-            if self.is_alive(other, now_ns) and not beyond:
+            beyond = camera.last_stamp is not None and camera.last_stamp > pivot + self.config.window_ns
+            if self.is_alive(other, now_ns) and not beyond and camera.stray_count < 2:
                 decided = False
         near.sort()
         if following is not None and len(near) > 1:
