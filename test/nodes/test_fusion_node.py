@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +14,12 @@ import pytest
 pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from ros_graph import Graph, Process, graph  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 
 from human_scene_ros.commands.fusion_clip import (  # noqa: E402
     START_NS,
@@ -27,6 +32,7 @@ from human_scene_ros.commands.fusion_clip import (  # noqa: E402
 from human_scene_ros.geometry.transform import make_transform  # noqa: E402
 from human_scene_ros.msg import (  # noqa: E402
     CameraExtrinsicsArray,
+    FusedPerson,
     FusedPersonArray,
     FusionAssociations,
     SceneStatus,
@@ -69,7 +75,8 @@ class Rig:
         g.wait(lambda: self.process.running and g.node.count_publishers("/people"), "people")
 
     def play(self, first: int, last: int, *, without: Iterable[str] = (), shift_ns: int = 0, empty: bool = False,
-             late: dict[str, float] | None = None, offset_ns: dict[str, int] | None = None) -> list[FusedPersonArray]:
+             late: dict[str, float] | None = None, offset_ns: dict[str, int] | None = None,
+             spoiled: str = "", lost: str = "") -> list[FusedPersonArray]:
         """Publish frames [first, last) in real time; the people that came meanwhile.
 
         Args:
@@ -80,12 +87,19 @@ class Rig:
             empty: All cameras see nobody.
             late: Camera -> seconds its messages arrive late.
             offset_ns: Camera -> error of its clock.
+            spoiled: Camera whose first body of every message is nowhere (NaN).
+            lost: Camera that says that it does not know where it is (NaN in camera_pose).
         """
         before = len(self.people)
         chosen = [m for m in self.messages if first <= m.fields["sequence"] // EVERY < last and m.camera not in without]
         due = [((m.fields["sequence"] // EVERY - first) * PERIOD_S + (late or {}).get(m.camera, 0.0), k)
                for k, m in enumerate(chosen)]
         ready = [self._filled(m, shift_ns + (offset_ns or {}).get(m.camera, 0), empty) for m in chosen]
+        for message, sent in zip(chosen, ready, strict=True):
+            if message.camera == spoiled:
+                sent.bodies[0].joints = [math.nan] * len(sent.bodies[0].joints)
+            if message.camera == lost:
+                sent.camera_pose.pose.orientation.w = math.nan
         start = time.monotonic()
         for at, k in sorted(due):
             while (left := start + at - time.monotonic()) > 0.0:
@@ -167,19 +181,36 @@ def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path)
         # --- the recording loops: new segment, people at once
         arrays = rig.play(0, 12)
         assert arrays[-1].segment == 1 and len(confirmed(arrays[-1])) == 3 and not ids & set(confirmed(arrays[-1]))
-        assert len(arrays) >= 10
+        assert len(arrays) >= 10 and rig.status[-1].world_source == SceneStatus.WORLD_FILE
 
         # --- services: merging, poses from people
         keep, drop = sorted(confirmed(arrays[-1]))[:2]
         assert g.call(MergeIds, f"{NODE}/merge_ids", MergeIds.Request(keep=keep, drop=drop)).success
         assert not g.call(MergeIds, f"{NODE}/merge_ids", MergeIds.Request(keep=keep, drop="p9999")).success
-        rig.play(12, 44)
+        alias = g.collect(String, f"/humans/persons/{drop}/alias", qos.latched())  # REP-155
+        g.wait(lambda: [message.data for message in alias] == [keep], "the alias, latched")
+        arrays = rig.play(12, 44)
+        assert [p.state for a in arrays for p in a.people if p.person_id == drop] == [FusedPerson.STATE_LOST]
+        assert keep in confirmed(arrays[-1])
         answer = g.call(CalibrateExtrinsics, f"{NODE}/calibrate_extrinsics", CalibrateExtrinsics.Request(
             cameras=cameras[:2], apply=True, save_path=str(tmp_path / "found.yaml")))
-        assert len(answer.extrinsics) == 2 and len(answer.message.splitlines()) >= 2
-        if answer.success:
-            assert set(read_rig(tmp_path / "found.yaml")) == set(cameras[:2])
-            assert "camera_1" in (tmp_path / "found.urdf").read_text()
+        assert answer.success and len(answer.extrinsics) == 2, answer.message
+        assert set(read_rig(tmp_path / "found.yaml")) == set(cameras[:2])
+        assert "camera_1" in (tmp_path / "found.urdf").read_text()
+        g.wait(lambda: rig.status[-1].world_source == SceneStatus.WORLD_PEOPLE, "a status that says so")
+
+        # --- segments go on counting whatever happens; people are kept while the node is inactive
+        before = set(confirmed(arrays[-1]))
+        assert g.call(Trigger, f"{NODE}/reset_ids", Trigger.Request()).success
+        arrays = rig.play(44, 50)
+        assert arrays[-1].segment == 2 and not before & set(confirmed(arrays[-1]))
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert g.call(ChangeState, f"{NODE}/change_state", ChangeState.Request(
+                transition=Transition(id=transition))).success
+        g.wait(lambda: all(p.get_subscription_count() for p in rig.publishers.values()), "subscriptions")
+        rig.sent = 0
+        kept, arrays = set(confirmed(arrays[-1])), rig.play(50, 54)
+        assert arrays[-1].segment == 2 and kept <= set(confirmed(arrays[-1]))
         status = rig.status[-1]
         assert status.frames_in == (status.frames_processed + status.frames_dropped + status.frames_rejected
                                     + status.frames_pending)
@@ -203,6 +234,7 @@ def test_poses_from_tf_wrong_clocks_and_late_frames(tmp_path: Path):
             static.publish(message)
 
         rig = Rig(g, tmp_path, clip, {})
+        reports = g.collect(DiagnosticArray, "/diagnostics")
         stand(cameras[:3])
         stand(cameras[3:], bad=True)
 
@@ -220,8 +252,17 @@ def test_poses_from_tf_wrong_clocks_and_late_frames(tmp_path: Path):
         arrays = rig.play(12, 20)
         assert set(arrays[-1].cameras_used) == set(cameras) and set(confirmed(arrays[-1])) == ids
 
+        counts = reported(g, reports, cameras[3])
+        assert int(counts["bodies_no_extrinsics"]) > 10 and counts["bodies_invalid"] == "0"
+
+        # --- numbers that are none are left out and counted; what else the camera sees is used
+        arrays = rig.play(20, 24, spoiled=cameras[0])
+        assert set(arrays[-1].cameras_used) == set(cameras) and set(confirmed(arrays[-1])) == ids
+        assert int(reported(g, reports, cameras[0])["bodies_invalid"]) == 4
+        assert f"{cameras[0]}: body left out: a number that is not finite" in rig.status[-1].message
+
         # --- a camera whose clock is 50 ms ahead: still three people, still every set
-        arrays = rig.play(20, 36, offset_ns={cameras[1]: 50_000_000})
+        arrays = rig.play(24, 36, offset_ns={cameras[1]: 50_000_000})
         assert set(confirmed(arrays[-1])) == ids and max(len(confirmed(a)) for a in arrays) == 3
 
         # --- frames that arrive 300 ms late are counted (a node that lags itself may use some); the others go on
@@ -235,6 +276,14 @@ def test_poses_from_tf_wrong_clocks_and_late_frames(tmp_path: Path):
         arrays = rig.play(48, 60, late={cameras[2]: 0.3})
         assert sum(cameras[2] in a.cameras_used for a in arrays) >= 8 and set(confirmed(arrays[-1])) == ids
         assert rig.process.stop() == 0, rig.process.output
+
+
+def reported(g: Graph, reports: list[DiagnosticArray], camera: str) -> dict[str, str]:
+    """What the next report of the node says of a camera."""
+    reports.clear()
+    g.wait(lambda: reports, "diagnostics")
+    return {v.key: v.value for s in reports[-1].status if s.name == f"human_scene_fusion: Camera {camera}"
+            for v in s.values}
 
 
 def set_parameter(g: Graph, name: str, value: float) -> None:
@@ -308,11 +357,13 @@ def test_a_camera_that_was_bumped_is_named_and_the_others_are_not(tmp_path: Path
         assert rig.process.stop() == 0, rig.process.output
 
 
-def test_thirty_people_go_through(tmp_path: Path):
+def test_thirty_people_go_through_and_a_pose_that_is_none_costs_no_set(tmp_path: Path):
     clip = generate(MultiviewConfig("ring", 4, 30, 45, 3))
     with graph(77, tmp_path) as g:
-        rig = Rig(g, tmp_path, clip, {**file_poses(tmp_path, clip), "sync.timeout": 1.0})
-        arrays = rig.play(0, 15)
+        rig = Rig(g, tmp_path, clip, {**file_poses(tmp_path, clip), "sync.timeout": 1.0, "map.enabled": True})
+        arrays = rig.play(0, 15, lost="camera_0")
+        assert all("camera_0" in a.cameras_used for a in arrays)
+        assert "camera_0: map left out: quaternion" in rig.status[-1].message
         assert len(arrays) == pytest.approx(15, abs=1) and rig.status[-1].frames_rejected == 0
         assert 20 <= len(confirmed(arrays[-1])) <= 40, "they hide one another"
         assert rig.error_m(arrays[-1]) < 0.6
