@@ -6,6 +6,18 @@ of them, if it is clearly wider than the gap from the last of them to the pivot'
 due by its usual period). The set leaves when every camera that lives has decided, or after the timeout. Stamps of sets
 never fall; whatever is not used is counted by its reason.
 
+What holds whatever comes: a frame is in one set at most, a set has one frame of a camera at most, all within the
+window, and sets keep the order of every camera. For cameras of one rate, let D be the spread of the frames of one
+moment (phases and jitter), P the shortest step between frames of a camera, and nothing late:
+
+* window at least D and below P - D: sets are the moments, whatever frames are lost.
+* D up to 0.6 P, no frame lost: sets are the moments, whatever the window above D.
+* D below 0.4 P, any window above D: a moment that lost no frame comes out whole, once four frames of each camera came.
+
+In the first two the number of complete sets is the greatest possible. In the third, and at phases all over the period,
+it is not: joining frames of neighbouring moments would complete more sets, and where the phases allow several cuts,
+jitter may move the cut, at the price of a set each time.
+
 Time jumps (a recording begins again), and single stamps are wrong. So a stray, a frame far from the time of the rig,
 is held: for the next frame of its camera, which takes that time up or shows that the stamp was wrong, and for the
 other cameras. The rig goes where more than half of the living cameras have gone, seen in two frames at least; backwards
@@ -132,7 +144,7 @@ _Pending = tuple[int, int, T]
 """Stamp, arrival and item."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Camera(Generic[T]):
     """State of one camera.
 
@@ -215,7 +227,10 @@ class Synchroniser(Generic[T]):
         return last is not None and now_ns - last <= self.config.dead_after_ns
 
     def set_offset(self, camera: str, offset_ns: int) -> None:
-        """Change what is added to a camera's stamps, also to those it sent already: no jump, whatever the change."""
+        """Change what is added to a camera's stamps, also to those it sent already: no jump, whatever the change.
+
+        A change of more than `jump_ns` that brings it far from the other cameras makes it a stray until it is near.
+        """
         state = self._cameras[camera]
         by_ns = int(offset_ns) - state.offset_ns
         state.offset_ns = int(offset_ns)
@@ -226,6 +241,14 @@ class Synchroniser(Generic[T]):
         while state.queue and self._left_at is not None and state.queue[0][0] < self._left_at:
             state.queue.popleft()
             self._count_late(state)
+        if abs(by_ns) > self.config.jump_ns and state.last_stamp is not None:
+            last, state.last_stamp = state.last_stamp, None
+            if self._is_stray(state, last, self._accepted_at):
+                state.strays.extend(state.queue)
+                state.queue.clear()
+                self._end_strays(state)
+            else:
+                state.last_stamp = last
 
     def push(self, camera: str, stamp_ns: int, item: T, now_ns: int) -> list[SyncedSet[T]]:
         """Take one frame; returns the sets that leave because of it.
@@ -327,8 +350,7 @@ class Synchroniser(Generic[T]):
         """
         newest, stamp = self._newest(), state.stray_stamp
         assert newest is not None and stamp is not None
-        living = [c for c in self._cameras.values()
-                  if c.last_arrival is not None and now_ns - c.last_arrival <= self.config.dead_after_ns]
+        living = [c for name, c in self._cameras.items() if c.last_arrival is not None and self.is_alive(name, now_ns)]
         there = [c for c in living if c.stray_stamp is not None and (c is state or abs(c.stray_stamp - stamp) < min(
             abs(c.stray_stamp - newest), abs(stamp - newest)))]
         if 2 * len(there) <= len(living) or sum(c.stray_count for c in there) < 2:
@@ -346,10 +368,9 @@ class Synchroniser(Generic[T]):
             sets = self._collect(now_ns, everything=True)
         self._left_at = None
         for camera in self._cameras.values():
-            moves = any(camera is c for c in there)
-            if back or not moves:
+            if back or camera not in there:
                 camera.last_stamp = None
-            if moves:
+            if camera in there:
                 strays, camera.strays = camera.strays, deque()
                 for frame in strays:
                     self._accept(camera, frame)

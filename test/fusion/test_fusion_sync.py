@@ -131,7 +131,7 @@ def test_a_window_that_mixes_moments_still_gives_every_whole_moment_though_fewer
     """Frames of a moment within 0.4 of the period, windows up to one and a half, a fifth of the frames lost: a moment
     that lost nothing comes out whole. An optimum that fills sets from different moments has more complete ones."""
     ours = optimum = longer = 0
-    for seed in range(40):
+    for seed in range(25):
         rig = RandomRig(seed, within=0.39, loss=0.2, whole=4)
         window = int(rig.rng.integers(rig.within, 50 * MS))
         sets = rig.sets(window)
@@ -141,7 +141,7 @@ def test_a_window_that_mixes_moments_still_gives_every_whole_moment_though_fewer
         assert len(rig.complete(rig.moments)) <= len(rig.complete(sets)) <= number
         ours, optimum = ours + len(rig.complete(sets)), optimum + number
         longer += window > rig.step // 2
-    assert longer > 20 and 0.9 * optimum < ours < optimum
+    assert longer > 12 and 0.9 * optimum < ours < optimum
 
 
 def test_at_any_phases_one_moment_at_most_is_lost_until_its_cut_is_found():
@@ -161,25 +161,39 @@ def test_with_half_a_period_between_cameras_the_nearer_neighbours_pair_up():
     assert all(s.spread_ns == 3 * MS for s in pairs[4:])
 
 
-@pytest.mark.parametrize("seed", range(15))
-def test_invariants_under_random_faults(seed: int):
+@pytest.mark.parametrize("seed", range(20))
+def test_invariants_under_random_faults_and_recovery_from_them(seed: int):
+    """Jumps, wrong stamps, silences, changed offsets, no order: nothing is lost uncounted, memory stays bounded, and
+    when good frames come, whatever their time is now, all sets are complete again after three seconds."""
     rng = np.random.default_rng(seed)
     cameras = ["a", "b", "c", "d"][:rng.integers(1, 5)]
     config = SyncConfig(capacity=6)
     sync: Synchroniser[int] = Synchroniser(cameras, config)
     sets: list[SyncedSet[int]] = []
-    now, clock = 0, 0
+    now, clock = 0, 10_000 * MS
     for _ in range(300):
         now += int(rng.integers(0, 12)) * MS
         clock += int(rng.integers(0, 12)) * MS
         if rng.random() < 0.01:
-            clock = max(clock - 2000 * MS, 0)
-        stamp = clock + int(rng.integers(-30, 30)) * MS
+            clock += int(rng.integers(-9_000, 9_000)) * MS
+        if rng.random() < 0.01:
+            now += int(rng.integers(0, 3_000)) * MS
+        if rng.random() < 0.01:
+            sync.set_offset(cameras[int(rng.integers(len(cameras)))], int(rng.integers(-900, 900)) * MS)
+        wrong = int(rng.integers(-4_000_000, 4_000_000)) * MS * (rng.random() < 0.05)
+        stamp = clock + int(rng.integers(-30, 30)) * MS + wrong
         sets += sync.push(cameras[int(rng.integers(len(cameras)))], stamp, len(sets), now)
         assert sync.pending <= (config.capacity + 1) * len(cameras)
-    sets += sync.flush(now)
+    for camera in cameras:
+        sync.set_offset(camera, 0)
+    clock += [0, 3_600_000, -3_600_000][seed % 3] * MS
+    for k in range(120):
+        for i, camera in enumerate(cameras):
+            sets += sync.push(camera, clock + (33 * k + i) * MS, 0, now + (33 * k + i) * MS)
+    sets += sync.flush(now + 4_000 * MS)
+    assert [s.stamp_ns >= clock and s.complete for s in sets[-29:]] == [True] * 29
     counters = sync.counters
-    assert counters.frames_in == 300 == counters.frames_used + counters.dropped
+    assert counters.frames_in == 300 + 120 * len(cameras) == counters.frames_used + counters.dropped
     assert counters.frames_used == sum(len(s.members) for s in sets)
     assert counters.sets == len(sets) and sync.pending == 0
     for s in sets:
@@ -346,8 +360,8 @@ def test_a_gap_in_all_stamps_costs_nothing_and_starts_no_segment():
 @pytest.mark.parametrize("offset_ms", [-600, -50, 50, 600])
 @pytest.mark.parametrize("cameras", ["a", "abcd"])
 def test_an_offset_that_is_changed_while_frames_come_is_no_jump(cameras: str, offset_ms: int):
-    """Set at 2 s and taken back at 4 s: early frames wait, late ones are counted, and all is well after that."""
-    sync: Synchroniser[int] = Synchroniser(list(cameras), SyncConfig(timeout_ns=700 * MS, capacity=64))
+    """Set at 2 s and taken back at 4 s: early frames wait or are strays, late ones are counted, then all is well."""
+    sync: Synchroniser[int] = Synchroniser(list(cameras), SyncConfig(timeout_ns=300 * MS))
     sets: list[SyncedSet[int]] = []
     for arrival, name, stamp in sorted(e for e in four(240) if e[1] in cameras):
         if stamp in (61 * 33 * MS, 122 * 33 * MS) and name == "a":
@@ -355,10 +369,23 @@ def test_an_offset_that_is_changed_while_frames_come_is_no_jump(cameras: str, of
         sets += sync.push(name, stamp, stamp, arrival)
     sets += sync.flush(8_000 * MS)
     counters = sync.counters
-    assert sync.segment == counters.time_jumps == counters.dropped_stray == counters.dropped_old_time == 0
-    assert counters.frames_in == counters.frames_used + counters.dropped and counters.dropped_reset == 0
+    assert sync.segment == counters.time_jumps == counters.dropped_old_time == counters.dropped_reset == 0
+    assert counters.frames_in == counters.frames_used + counters.dropped
+    assert (counters.dropped_stray > 0) == (cameras == "abcd" and offset_ms == 600)
     assert all(first.stamp_ns <= second.stamp_ns for first, second in itertools.pairwise(sets))
     assert [s.complete for s in sets[-90:]] == [True] * 90
+
+
+@pytest.mark.parametrize("offset_ms", [-9_000, 9_000])
+def test_a_wrong_offset_silences_its_own_camera_alone(offset_ms: int):
+    sync: Synchroniser[int] = Synchroniser(list("abcd"))
+    sets: list[SyncedSet[int]] = []
+    for arrival, name, stamp in sorted(four(180)):
+        if (name, stamp // MS) in (("b", 60 * 33 + 2), ("b", 120 * 33 + 2)):
+            sync.set_offset("b", offset_ms * MS if stamp < 3_000 * MS else 0)
+        sets += sync.push(name, stamp, stamp, arrival)
+    assert [s.complete for s in sets] == [not 60 <= k < 120 for k in range(180)]
+    assert sync.segment == 0 and sync.counters.dropped == sync.counters.dropped_stray == 60
 
 
 def test_a_corrected_offset_brings_an_unusable_camera_in():
