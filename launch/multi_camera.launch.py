@@ -4,7 +4,8 @@ ros2 launch human_scene_ros multi_camera.launch.py cameras:=[front,left] image_t
 ros2 launch human_scene_ros multi_camera.launch.py params_file:=/path/to/my_rig.yaml extrinsics_file:=/path/to/rig.yaml
 
 Camera `front` lives in the namespace /front: its images are /front/<image_topic>, its bodies /front/human_scene/bodies.
-Parameters of one camera: a section /front/human_scene in `params_file`. With shared:=true one reconstructor,
+Parameters of one camera: a section /front/human_scene in `params_file`, after those for all. What an argument says
+that is given goes before the file, what the file says before the defaults. With shared:=true one reconstructor,
 /human_scene, serves all cameras under the same topics. A process that dies is started again.
 """
 
@@ -25,18 +26,18 @@ ARGUMENTS = {
     "shared": ("false", "true: one reconstructor, with one network, for all cameras; false: one for each."),
     "image_topic": ("image", "Image topic in the namespace of each camera."),
     "camera_info_topic": ("", "CameraInfo topic in the namespace of each camera; empty = beside the image topic."),
-    "transport": ("raw", "raw or compressed."),
-    "drop_policy": ("latest", "latest: newest image wins; all: every image, for replay."),
+    "transport": ("", "raw or compressed; empty = what params_file says, else raw."),
+    "drop_policy": ("", "latest: newest image wins; all: every image, for replay; empty = params_file's, else latest."),
     "params_file": ("", "Parameter file; empty = config/multi_camera.yaml, or the defaults if cameras are named."),
     "extrinsics_file": ("", "Poses of all cameras, as calibrate_extrinsics writes them; empty = from /tf."),
-    "world_frame": ("map", "Name of the z-up world frame."),
+    "world_frame": ("", "Name of the z-up world frame; empty = what params_file says, else map."),
     "use_sim_time": ("false", "Take the time from /clock."),
     "respawn": ("true", "Start a node again when it dies, after two seconds."),
     "markers": ("true", "Start markers_node for the fused people."),
     "rviz": ("false", "Start RViz."),
     "rviz_config": ("", "RViz configuration; empty = rviz/multi_camera.rviz of the package."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
-    "autostart": ("true", "Configure and activate the lifecycle nodes at start."),
+    "autostart": ("", "Configure and activate the lifecycle nodes at start; empty = what params_file says, else true."),
     "fastdds_shm": ("true", "Let Fast DDS pass large messages through shared memory, unless a profile is set."),
 }
 
@@ -55,36 +56,50 @@ def nodes(context):
     params = value["params_file"] or ("" if given else os.path.join(share, "config", "multi_camera.yaml"))
     cameras = [str(name) for name in given] or cameras_of(params)
     files = [params] if params else []
-    autostart = value["autostart"].lower() == "true"
-    common = {"package": PACKAGE, "output": "screen", "arguments": ["--ros-args", "--log-level", value["log_level"]],
-              "respawn": value["respawn"].lower() == "true", "respawn_delay": 2.0}
+    common = {"package": PACKAGE, "output": "screen", "respawn": value["respawn"].lower() == "true",
+              "respawn_delay": 2.0}
     actions = [SetParameter("use_sim_time", value["use_sim_time"].lower() == "true")]
     if value["fastdds_shm"].lower() == "true":
         actions += shared_memory(os.path.join(share, "config", "fastdds_shm.xml"))
 
-    # A camera of a rig stands still, unless a file of the user's says something else.
-    usual = {} if files else {"camera_pose": "static", "map.enabled": False}
-    usual.update({"input.transport": value["transport"], "input.drop_policy": value["drop_policy"],
-                  "tf.world_frame": value["world_frame"], "autostart": autostart})
+    said = given_parameters(value)
     topics = {"image": value["image_topic"], "camera_info": value["camera_info_topic"]}
     for below, remappings, own in reconstructors(cameras, topics, value["shared"].lower() == "true"):
+        # A camera of a rig stands still, unless the file says something else.
         actions.append(Node(executable="reconstructor_node", name="human_scene",
                             namespace=f"{value['namespace']}/{below}".strip("/"), remappings=remappings,
-                            parameters=[*files, {**usual, **own}], **common))
-    rig = {"cameras": cameras, "world_frame": value["world_frame"], "autostart": autostart}
+                            arguments=ros_arguments(value, {"camera_pose": "static", "map.enabled": "false"}),
+                            parameters=[*files, {**said["reconstructor_node"], **own}], **common))
+    rig = {**said["fusion_node"], "cameras": cameras}
     if value["extrinsics_file"]:
         rig["extrinsics.file"] = value["extrinsics_file"]
         rig.update({f"{name}.extrinsics_source": "file" for name in cameras})
     actions.append(Node(executable="fusion_node", name="human_scene_fusion", namespace=value["namespace"],
-                        parameters=[*files, rig], **common))
+                        arguments=ros_arguments(value, {}), parameters=[*files, rig], **common))
     if value["markers"].lower() == "true":
         actions.append(Node(executable="markers_node", name="human_scene_markers", namespace=value["namespace"],
-                            parameters=[*files, {"source": "people"}], **common))
+                            arguments=ros_arguments(value, {"source": "people"}), parameters=files, **common))
     if value["rviz"].lower() == "true":
         config = value["rviz_config"] or os.path.join(share, "rviz", "multi_camera.rviz")
         actions.append(Node(package="rviz2", executable="rviz2", name="rviz2", namespace=value["namespace"],
                             arguments=["-d", config], output="screen"))
     return actions
+
+
+def given_parameters(value):
+    """Node -> its parameters for which an argument was given; nothing else may hide what the user's file says."""
+    common = {"autostart": value["autostart"] and value["autostart"].lower() == "true"}
+    said = {"reconstructor_node": {"input.transport": value["transport"], "input.drop_policy": value["drop_policy"],
+                                   "tf.world_frame": value["world_frame"], **common},
+            "fusion_node": {"world_frame": value["world_frame"], **common}}
+    return {node: {name: setting for name, setting in parameters.items() if setting != ""}
+            for node, parameters in said.items()}
+
+
+def ros_arguments(value, defaults):
+    """Log level, and defaults of parameters: files come later, so that whatever section of theirs goes before these."""
+    given = [word for name, text in defaults.items() for word in ("-p", f"{name}:={text}")]
+    return ["--ros-args", "--log-level", value["log_level"], *given]
 
 
 def reconstructors(cameras, topics, shared):

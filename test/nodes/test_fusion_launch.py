@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 pytest.importorskip("rclpy")
@@ -19,7 +20,7 @@ pytest.importorskip("launch_ros", reason="ROS 2's launch packages are not instal
 
 from rcl_interfaces.srv import GetParameters  # noqa: E402
 from ros_graph import graph, image_message  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 
 from human_scene_ros.commands.rig_recording import read_rig_truth  # noqa: E402
 from human_scene_ros.msg import FusedPersonArray  # noqa: E402
@@ -100,7 +101,7 @@ def test_a_rig_is_launched_and_what_dies_comes_back(tmp_path: Path, shared: bool
 /**/human_scene:
   ros__parameters: {camera_pose: static, map.enabled: false, bodies.min_score: 0.4}
 /left/human_scene:
-  ros__parameters: {bodies.min_score: 0.3}
+  ros__parameters: {bodies.min_score: 0.3, input.transport: compressed}
 """)
     frames = {}
     for ours, theirs in RECORDED.items():
@@ -108,8 +109,10 @@ def test_a_rig_is_launched_and_what_dies_comes_back(tmp_path: Path, shared: bool
             frames[ours] = [frame for _, frame in zip(range(12), source, strict=False)]
     with graph(DOMAIN, tmp_path) as g:
         people = g.collect(FusedPersonArray, "/people")
-        publishers = {name: (g.publisher(Image, f"/{name}/color/image"),
-                             g.publisher(CameraInfo, f"/{name}/color/camera_info")) for name in RECORDED}
+        infos = {name: g.publisher(CameraInfo, f"/{name}/color/camera_info") for name in RECORDED}
+        images = {name: g.publisher(Image, f"/{name}/color/image") for name in RECORDED}
+        if not shared:  # one camera's own transport, of its own section
+            images["left"] = g.publisher(CompressedImage, "/left/color/image/compressed")
         launched = Launched(tmp_path, cameras="[front,left]", image_topic="color/image", params_file=str(parameters),
                             extrinsics_file=str(rig), shared=str(shared).lower())
         sent = 0
@@ -120,12 +123,15 @@ def test_a_rig_is_launched_and_what_dies_comes_back(tmp_path: Path, shared: bool
             limit_s = time.monotonic() + 60.0
             while not condition():
                 assert time.monotonic() < limit_s, f"waited 60 s for {what}\n{launched.output[-6000:]}"
-                for name, (images, infos) in publishers.items():
-                    frame = frames[name][sent % 12]
+                for name in RECORDED:
+                    frame, optical = frames[name][sent % 12], f"{name}_optical"
                     stamp_ns = 1_000_000_000 + sent * PERIOD_NS
-                    infos.publish(convert.fill(CameraInfo(), message_fields.camera_info_fields(
-                        stamp_ns, f"{name}_optical", frame.camera)))
-                    images.publish(image_message(stamp_ns, frame.image, frame_id=f"{name}_optical"))
+                    infos[name].publish(convert.fill(CameraInfo(), message_fields.camera_info_fields(
+                        stamp_ns, optical, frame.camera)))
+                    images[name].publish(
+                        image_message(stamp_ns, frame.image, frame_id=optical) if images[name].msg_type is Image else
+                        convert.fill(CompressedImage(), message_fields.compressed_image_fields(
+                            stamp_ns, optical, cv2.imencode(".jpg", frame.image[..., ::-1])[1].tobytes())))
                 sent += 1
                 g.spin(PERIOD_NS * 1e-9)
 
@@ -138,11 +144,12 @@ def test_a_rig_is_launched_and_what_dies_comes_back(tmp_path: Path, shared: bool
             reconstructors = launched.pids("reconstructor_node")
             assert len(reconstructors) == (1 if shared else 2) and len(launched.pids("markers_node")) == 1
             if not shared:
-                scores = [g.call(GetParameters, f"/{name}/human_scene/get_parameters",
-                                 GetParameters.Request(names=["bodies.min_score", "camera_name"])).values
-                          for name in RECORDED]
-                assert [s[0].double_value for s in scores] == [0.4, 0.3]
-                assert [s[1].string_value for s in scores] == ["front", "left"]
+                values = [g.call(GetParameters, f"/{name}/human_scene/get_parameters",
+                                 GetParameters.Request(names=["bodies.min_score", "camera_name",
+                                                              "input.transport"])).values for name in RECORDED]
+                assert [s[0].double_value for s in values] == [0.4, 0.3]
+                assert [s[1].string_value for s in values] == ["front", "left"]
+                assert [s[2].string_value for s in values] == ["raw", "compressed"]
             victim = reconstructors[-1][0]
             os.kill(victim, signal.SIGKILL)
             if not shared:

@@ -10,6 +10,8 @@ import yaml
 
 from helpers import REPOSITORY
 
+MULTI_CAMERA = REPOSITORY / "launch" / "multi_camera.launch.py"
+DOMAIN = 61
 FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
 EXPECTED = {"namespace", "camera_name", "image_topic", "camera_info_topic", "params_file", "use_sim_time", "rviz",
             "rviz_config", "log_level", "autostart"}
@@ -49,7 +51,7 @@ def test_the_multi_camera_launch_has_the_usual_arguments():
 
 def multi_camera_function(name):
     """One function of the launch file, which needs no launch packages."""
-    tree = ast.parse((REPOSITORY / "launch" / "multi_camera.launch.py").read_text())
+    tree = ast.parse(MULTI_CAMERA.read_text())
     function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
     names = {"yaml": yaml}
     exec(compile(ast.Module([function], []), "multi_camera.launch.py", "exec"), names)
@@ -72,6 +74,53 @@ def test_the_multi_camera_launch_finds_the_cameras_of_a_file():
     assert cameras_of(REPOSITORY / "config" / "multi_camera.yaml") == ["front", "left", "right", "back"]
     with pytest.raises(RuntimeError, match="lists no cameras for human_scene_fusion; set cameras"):
         cameras_of(REPOSITORY / "config" / "reconstructor.yaml")
+
+
+def test_the_multi_camera_launch_says_nothing_about_parameters_unless_it_is_asked_to():
+    given_parameters = multi_camera_function("given_parameters")
+    defaults = {name: default for name, (default, _) in literal(MULTI_CAMERA, "ARGUMENTS").items()}
+    assert given_parameters(defaults) == {"reconstructor_node": {}, "fusion_node": {}}
+    assert given_parameters({**defaults, "transport": "compressed", "world_frame": "hall", "autostart": "False"}) == {
+        "reconstructor_node": {"input.transport": "compressed", "tf.world_frame": "hall", "autostart": False},
+        "fusion_node": {"world_frame": "hall", "autostart": False}}
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("given", [{}, {"drop_policy": "latest"}], ids=["file only", "an argument given"])
+def test_the_users_file_goes_before_defaults_of_the_launch_file_and_arguments_before_both(tmp_path, given):
+    """The words that launch_ros makes of the file's nodes, as rclpy understands them, for two cameras of a rig."""
+    rclpy = pytest.importorskip("rclpy")
+    value = {name: default for name, (default, _) in literal(MULTI_CAMERA, "ARGUMENTS").items()} | given
+    arguments = multi_camera_function("ros_arguments")(value, {"camera_pose": "static", "map.enabled": "false"})
+    said = multi_camera_function("given_parameters")(value)["reconstructor_node"]
+    user = tmp_path / "user.yaml"
+    user.write_text("""
+/**/human_scene:
+  ros__parameters: {input.drop_policy: all, tf.world_frame: hall, map.enabled: true}
+/front/human_scene:
+  ros__parameters: {input.transport: compressed}
+""")
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, domain_id=DOMAIN)
+    found = {}
+    try:
+        for camera in ("front", "left"):
+            own = tmp_path / f"{camera}.yaml"  # launch_ros writes dictionaries under the node's full name
+            own.write_text(yaml.safe_dump({f"/{camera}/human_scene": {"ros__parameters": {
+                "camera_name": camera, **said}}}))
+            node = rclpy.create_node(
+                "human_scene", namespace=camera, context=context, start_parameter_services=False,
+                automatically_declare_parameters_from_overrides=True,
+                cli_args=[*arguments, "--params-file", str(user), "--params-file", str(own)])
+            found[camera] = {name: p.value for name, p in node.get_parameters_by_prefix("").items()}
+            node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    both = {"camera_pose": "static", "map.enabled": True, "tf.world_frame": "hall",
+            "input.drop_policy": given.get("drop_policy", "all")}
+    for camera, transport in (("front", "compressed"), ("left", None)):
+        expected = {**both, "camera_name": camera, "input.transport": transport}
+        assert {name: found[camera].get(name) for name in expected} == expected
 
 
 def test_executables_exist():
