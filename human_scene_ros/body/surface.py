@@ -96,7 +96,8 @@ def align_to_surface(vertices: NDArray[np.floating], points: NDArray[np.floating
     """Shift a body along its ray until its visible side meets the person's points.
 
     Minimises the sum over the vertices of Huber distances to the nearest points, the order in depth (points do not lie
-    behind the skin) and a weak pull to no shift, by Gauss-Newton steps. The scale of the scene is another unknown, with
+    behind the skin) and a weak pull to no shift, by Gauss-Newton steps. Fewer vertices than 400 count as if they were
+    400, so that the pull is the same for people who are far away. The scale of the scene is another unknown, with
     another estimator: `body.scale`.
 
     Args:
@@ -120,19 +121,19 @@ def align_to_surface(vertices: NDArray[np.floating], points: NDArray[np.floating
     mean_gap = float(points[:, 2].mean() - vertices[:, 2].mean())
     before = float(tree.query(vertices)[0].mean())
 
-    def cost(a: float, some: Array, weight: float) -> float:
+    def cost(a: float, some: Array) -> float:
         d = tree.query(some + a * ray)[0]
         huber = np.where(d < HUBER_M, 0.5 * d * d, HUBER_M * (d - 0.5 * HUBER_M))
-        return float(weight * huber.sum() + ORDER_WEIGHT * max(mean_gap - a * ray[2], 0.0) + (a / SHIFT_SIGMA_M)**2)
+        return float(MAX_USED * huber.mean() + ORDER_WEIGHT * max(mean_gap - a * ray[2], 0.0) + (a / SHIFT_SIGMA_M)**2)
 
     # Nearest neighbours slide along the surface, so Gauss-Newton needs a start near the minimum; a few vertices tell.
     few = vertices[::4]
     starts = np.linspace(-limit_m, limit_m, STARTS)
-    shift = float(min(starts.tolist(), key=lambda a: cost(a, few, len(vertices) / len(few))))
+    shift = float(min(starts.tolist(), key=lambda a: cost(a, few)))
     for _ in range(iterations):
         moved = vertices + shift * ray
         distance, index = tree.query(moved)
-        weight = np.minimum(1.0, HUBER_M / np.maximum(distance, 1e-9))  # Huber by reweighting
+        weight = np.minimum(1.0, HUBER_M / np.maximum(distance, 1e-9)) * MAX_USED / len(vertices)  # Huber's
         gradient = float(weight @ ((moved - points[index]) @ ray)) + 2.0 * shift / SHIFT_SIGMA_M**2
         curvature = float(weight.sum()) + 2.0 / SHIFT_SIGMA_M**2
         if mean_gap > shift * ray[2]:

@@ -71,6 +71,12 @@ def test_maps_are_kept_apart_and_none_of_them_is_saved_for_another():
     assert len(rig.map_points("left")[0]) == 0 and rig.segment == 1
 
 
+def test_semantic_points_want_the_points_of_people():
+    with pytest.raises(ConfigError, match="cloud.people: remove.*set cloud.people to keep or only"):
+        config_from_flat(ReconstructorConfig, {"cloud.semantic": True})
+    assert config_from_flat(ReconstructorConfig, {"cloud.semantic": True, "cloud.people": "only"}).cloud.semantic
+
+
 @pytest.mark.parametrize(("wrong", "text"), [
     ({"cameras": ["left", "left"]}, "a name is given twice"), ({"cameras": ["left/eye"]}, r"\['left/eye'\] cannot be"),
     ({**RIG, "tf.mode": "camera"}, "tf.mode: camera with cameras"),

@@ -10,6 +10,8 @@ pytest.importorskip("rclpy")
 
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from nav_msgs.msg import Odometry, Path  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from ros_graph import graph, image_message, picture, untrained_checkpoint  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -162,6 +164,17 @@ def test_every_topic_speaks_when_listened_to(folder, parameters):
         assert [f.name for f in cloud.fields] == ["x", "y", "z", "rgb"] and cloud.header.frame_id == "optical"
         assert cloud.width > 100 and len(cloud.data) == 16 * cloud.width <= 450_000
         assert got["map/cloud"][-1].header.frame_id == "map" and len(got["path"][-1].poses) == sent_ns // 10**8
+        # Semantic points: nobody's where there is no body, else the numbers of the bodies of the same image.
+        answer = g.call(SetParameters, "human_scene/set_parameters", SetParameters.Request(parameters=[
+            Parameter("cloud.semantic", value=True).to_parameter_msg()]))
+        assert answer.results[0].successful, answer.results[0].reason
+        send()
+        g.wait(lambda: convert.stamp_ns(got["cloud"][-1].header.stamp) == sent_ns, "the cloud")
+        cloud = got["cloud"][-1]
+        assert [f.name for f in cloud.fields][4:] == ["instance_id", "body_u", "body_v", "body_w", "confidence"]
+        assert len(cloud.data) == 36 * cloud.width <= 450_000
+        ids = np.frombuffer(bytes(cloud.data), np.int32).reshape(cloud.width, 9)[:, 4]
+        assert set(ids.tolist()) <= {-1, *(int(b.track_id.lstrip("b")) for b in got["bodies"][-1].bodies)}
         # A robot that moves: the root becomes odom, and the transform waits for /tf at the image's stamp.
         half_ns, forward = 10**8 // 2, make_transform(np.eye(3), np.array([5.0, 0.0, 0.0]))
         g.wait(moving.get_subscription_count, "the listener")

@@ -7,9 +7,12 @@ import struct
 
 import numpy as np
 import pytest
+from fake_scene import fake_frame
 from scipy.spatial.transform import Rotation
 
+from human_scene_ros.body.model import load_body_model
 from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.body.semantic import sampled_people
 from human_scene_ros.errors import MessageError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import ROT_WORLD_LEVEL_CAMERA, make_transform
@@ -75,7 +78,7 @@ def test_cloud_equals_points_packed_one_by_one(with_confidence: bool, with_label
 
 
 def read_cloud(cloud: dict) -> np.ndarray:
-    types = {7: "<f4", 4: "<u2"}
+    types = {7: "<f4", 5: "<i4", 4: "<u2"}
     dtype = np.dtype({"names": [f["name"] for f in cloud["fields"]], "offsets": [f["offset"] for f in cloud["fields"]],
                       "formats": [types[f["datatype"]] for f in cloud["fields"]], "itemsize": cloud["point_step"]})
     return np.frombuffer(cloud["data"].tobytes(), dtype)
@@ -116,6 +119,43 @@ def test_cloud_stays_within_its_bytes_with_the_smallest_stride(max_bytes: int) -
     assert len(cloud["data"]) <= max_bytes
     assert stride == 1 or -(-24 // (stride - 1)) * -(-32 // (stride - 1)) * 16 > max_bytes
     np.testing.assert_array_equal(read_cloud(cloud)["x"], estimate.points_camera[::stride, ::stride, 0].reshape(-1))
+
+
+@pytest.mark.parametrize("organized", [False, True])
+def test_semantic_fields_say_whose_every_point_is_and_where_on_the_body(organized: bool) -> None:
+    _, estimate, _ = fake_frame(people=2)
+    model = load_body_model()
+    people = [b.parameters for b in estimate.bodies]
+    vertices, places = sampled_people(model, people)
+    # The map shows vertices of the two bodies, and a far wall: one row of points each.
+    points = np.full(estimate.points_camera.shape, 9.0, np.float32)
+    person = np.zeros(estimate.person.shape, bool)
+    width = person.shape[1]
+    for row in (0, 1):
+        points[row], person[row] = vertices[row, :width], True
+    # The better score comes first, but the tracks' numbers are what the cloud says.
+    estimate = dataclasses.replace(estimate, points_camera=points, person=person, bodies=estimate.bodies[::-1])
+    options = CloudOptions(people="keep", max_range_m=100.0, organized=organized)
+    fields = fields_of.scene_cloud_fields(estimate, "cam", options, model)
+    assert [f["name"] for f in fields["fields"]][4:] == ["instance_id", "body_u", "body_v", "body_w", "confidence"]
+    assert [f["datatype"] for f in fields["fields"]][4:] == [5, 7, 7, 7, 7] and fields["point_step"] == 36
+    stride = fields_of.stride_for(*person.shape, 36, options.max_bytes)
+    cloud, shown = read_cloud(fields), -(-width // stride)
+    assert stride == 2 and len(fields["data"]) <= options.max_bytes  # so that only the first of the two rows is shown
+    assert cloud["instance_id"].tolist() == [1] * shown + [-1] * (len(cloud) - shown)
+    np.testing.assert_allclose(np.stack([cloud[f"body_{a}"][:shown] for a in "uvw"], axis=1), places[:width:stride],
+                               atol=1e-6)
+    assert (cloud["confidence"][:shown] == 1).all() and (cloud["confidence"][shown:] == 0).all()
+    lost = dataclasses.replace(estimate, bodies=tuple(
+        dataclasses.replace(b, track_state=TrackState.LOST) for b in estimate.bodies))
+    assert (read_cloud(fields_of.scene_cloud_fields(lost, "cam", options, model))["instance_id"] == -1).all()
+
+
+def test_columns_of_other_types_are_refused() -> None:
+    with pytest.raises(MessageError, match=r"columns \{'age': '<f8'\} have types.*'<f4', '<i4', '<u2'"):
+        fields_of.point_cloud_fields(0, "c", np.zeros((5, 3)), None, {"age": np.zeros(5)})
+    with pytest.raises(MessageError, match=r"age has shape \(4,\)"):
+        fields_of.point_cloud_fields(0, "c", np.zeros((5, 3)), None, {"age": np.zeros(4, np.float32)})
 
 
 def test_cloud_shapes_must_belong_together() -> None:
