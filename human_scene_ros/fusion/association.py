@@ -6,6 +6,7 @@ people; people who turn out to be one become one, and who is not seen any more i
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -58,6 +59,7 @@ class Association:
         self._free_before = np.zeros(0)
         self._pending: dict[tuple[int, int], int] = {}
         self._agreement: dict[tuple[int, int], int] = {}
+        self._likelier: dict[tuple[int, int], float] = {}
         self._merged: list[tuple[int, int]] = []
 
     @property
@@ -107,6 +109,7 @@ class Association:
                 left = owner[free] < 0
                 free, canonical = free[left], canonical[left]
         self._births(stamp_s, seen, owner, free, canonical)
+        self._exchange(seen, owner)
         self._merge_people(owner, seen)
         self.bury(stamp_s, owner)
         return owner
@@ -189,7 +192,7 @@ class Association:
             mine = (possible & (seen.view[free] == v)).nonzero()[0]
             for i, person in gated_assignment(cost[mine], gate):
                 owner[free[mine[i]]] = person
-                self.people.bound[person, v] = seen.tracklet[free[mine[i]]]
+                self.people.bind(person, v, int(seen.tracklet[free[mine[i]]]), self._stamp_s)
                 if odd[mine[i], person]:
                     seen.distrust_depth(free[mine[i]])
 
@@ -219,6 +222,45 @@ class Association:
         others = position[:, None] + offset @ people.rotation[:, 0].transpose(0, 2, 1)
         world = pose_distances(self._world_joints(seen, free, canonical), others)
         return self.config.position_weight * world + self.config.pose_weight * pose
+
+    def _exchange(self, seen: Measured, owner: Index) -> None:
+        """Pair the detections of two people whom the same two views see the other way, where that fits far better.
+
+        Two views cannot outvote each other, and learned depth errors make any two rays of one plane meet. So both ways
+        are compared by what the detections say alone, over some frames; then the tracks of the view that was bound last
+        change their people.
+        """
+        likelier: dict[tuple[int, int], float] = {}
+        rows = (owner >= 0).nonzero()[0]
+        count = np.bincount(owner[rows], minlength=1)
+        both = rows[count[owner[rows]] == 2]
+        if len(both) >= 4:
+            both = both[np.lexsort((seen.view[both], owner[both]))].reshape(-1, 2)
+            canonical = pose_positions(self._skeleton, seen.rotations[both.ravel()], seen.betas[both.ravel()])[1]
+            cost = self._pair_costs(seen, both.ravel(), canonical)[0]
+            gate = self.config.paper_gate_m if self.config.association == "paper" else self.config.gate
+            cost = np.minimum(cost / gate, 2.0)**2
+            for i, j in itertools.combinations(range(len(both)), 2):
+                if (seen.view[both[i]] != seen.view[both[j]]).any():
+                    continue
+                a, b = owner[both[i, 0]], owner[both[j, 0]]
+                key = int(self.people.ids[a]), int(self.people.ids[b])
+                gain = cost[2 * i, 2 * i + 1] + cost[2 * j, 2 * j + 1] - cost[2 * i, 2 * j + 1] - cost[2 * j, 2 * i + 1]
+                likelier[key] = max(self._likelier.get(key, 0.0) + min(max(gain, -1.0), 1.0), 0.0)
+                if likelier[key] >= self.config.merge_frames:
+                    late = int(self.people.bound_since[[a, b]][:, seen.view[both[i]]].max(axis=0).argmax())
+                    self._swap(seen, owner, int(both[i, late]), int(both[j, late]))
+                    del likelier[key]
+        self._likelier = likelier
+
+    def _swap(self, seen: Measured, owner: Index, first: int, second: int) -> None:
+        """Two detections of one view and their tracks change people; what was learned by them is forgotten."""
+        pair = owner[[first, second]]
+        owner[[first, second]] = pair[::-1]
+        for row in (first, second):
+            self.people.bind(int(owner[row]), int(seen.view[row]), int(seen.tracklet[row]), self._stamp_s)
+        self.people.bias[pair] = 0.0
+        self.people.filters.restart(pair)
 
     def _pair_costs(self, seen: Measured, rows: Index, canonical: Array) -> tuple[Array, float]:
         pose = pose_distances(canonical, canonical)
@@ -271,7 +313,7 @@ class Association:
         if person < 0:
             return False
         owner[row] = person
-        self.people.bound[person, view] = seen.tracklet[row]
+        self.people.bind(person, int(view), int(seen.tracklet[row]), self._stamp_s)
         self.people.bias[person, view] = bias
         return True
 
@@ -344,7 +386,8 @@ class Association:
                 if agreement[key] < self.config.merge_frames:
                     continue
                 owner[row] = a
-                self.people.bound[a, view], self.people.bound[b, view] = self.people.bound[b, view], -1
+                self.people.bind(a, view, int(self.people.bound[b, view]), self._stamp_s)
+                self.people.bind(int(b), view, -1, self._stamp_s)
                 self.people.bias[a, view] = bias
                 views[a, view], views[b, view] = True, False
                 if len(rows) == 1:

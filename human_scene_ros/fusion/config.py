@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from human_scene_ros.errors import ConfigError
 from human_scene_ros.fusion.tracker import TrackerConfig
@@ -23,8 +23,8 @@ class FusionConfig:
         robust: Views that contradict the others count less in "map" (Huber, three views and more) and are left out in
             "rays".
         pose: Chordal mean, or geodesic median from three views on.
-        smoothing: Share of the last sum of rotations that enters the next one when four views see a person;
-            more for fewer views, less for more; 0 = off.
+        smoothing: Share of the last sum of rotations that enters the next one when four views see a person; times
+            sqrt(4 / views) for others, at most 0.6; 0 = off.
         smooth_position: Publish the filtered head where the views leave its depth open (one view, or two on a
             line).
         position_correlation: How many frames' worth of one measurement's error is shared with the next;
@@ -109,6 +109,10 @@ class FusionConfig:
                      "outlier_penalty"):
             if not getattr(self, name) > 0.0 or (math.isinf(getattr(self, name)) and name != "outlier_penalty"):
                 raise ConfigError(f"fusion {name} = {getattr(self, name)}: expected a positive number")
+        for name in ("association", "position", "pose", "betas"):
+            known = get_args(get_type_hints(FusionConfig)[name])
+            if getattr(self, name) not in known:
+                raise ConfigError(f"fusion {name} = {getattr(self, name)!r}: expected one of {list(known)}")
         for name in ("sure_score", "miss_evidence"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
                 raise ConfigError(f"fusion {name} = {getattr(self, name)}: expected 0 or a positive number")

@@ -27,7 +27,7 @@ from human_scene_ros.fusion.measure import COMPARED_JOINTS, Measured, Measuremen
 from human_scene_ros.fusion.people import People
 from human_scene_ros.fusion.rig import Rig
 from human_scene_ros.fusion.rotations import project_to_rotations
-from human_scene_ros.fusion.triangulation import MAX_RESIDUAL_M, triangulate
+from human_scene_ros.fusion.triangulation import MAX_RESIDUAL_M, TriangulationStatus, triangulate
 from human_scene_ros.fusion.types import (
     Detections,
     DetectionStatus,
@@ -241,13 +241,15 @@ class Fusion:
         head = head + base
         if self.config.position != "map":
             self._other_heads(seen, rows, points, person, member, status, head)
-        elif (views == 2).any():
-            # Two views that look along one line: depth decides, and who reads the result should know.
-            ray = seen.point[rows] - seen.centre[rows]
-            ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-            for a in np.flatnonzero(views == 2):
-                first, second = np.flatnonzero(person == a)
-                if 0.5 * (1.0 - abs(float(ray[first] @ ray[second]))) < self.config.min_condition:
+        else:
+            # Views that look along one line: depth decides, and who reads the result should know.
+            ray = points - seen.centre[rows]
+            ray /= np.sqrt((ray * ray).sum(axis=1, keepdims=True))
+            first = ray[member.argmax(axis=1)][person]
+            alike = (member @ (ray * first).sum(axis=1)**2) / views
+            for a in ((views >= 2) & (1.0 - alike < 2 * (1 + views) * self.config.min_condition)).nonzero()[0]:
+                mine = ray[person == a]
+                if 1.0 - np.linalg.eigvalsh(mine.T @ mine)[2] / len(mine) < self.config.min_condition:
                     status[a] |= int(PersonStatus.PARALLEL_RAYS)
         return head, covariance
 
@@ -266,8 +268,10 @@ class Fusion:
                                  depth_sigmas=self._depth_fraction * seen.depth[rows[mine]],
                                  max_residual_m=MAX_RESIDUAL_M if self.config.robust else math.inf,
                                  min_condition=self.config.min_condition)
-            if result.status == 1:
+            if result.status is TriangulationStatus.PARALLEL:
                 status[a] |= int(PersonStatus.PARALLEL_RAYS)
+            elif result.status in (TriangulationStatus.BEHIND, TriangulationStatus.FAR_FROM_VIEWS):
+                status[a] |= int(PersonStatus.RAYS_REJECTED)
             if np.isfinite(result.point).all():
                 head[a] = result.point
 
@@ -284,6 +288,9 @@ class Fusion:
             weight = without_flips(rotations[:, 0], weight, person, member, views, status)
         weighted = member * weight
         total = (weighted @ rotations.reshape(len(rows), -1)).reshape(A, J, 9)
+        share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
+        share = np.where(self._stamp_s - people.seen[active] > _POSE_MEMORY_S, 0.0, share)
+        before = share[:, None, None] * people.rotation_sum[active]
         lower = seen.lower_weight[rows]
         if not lower.all():
             joints = np.array([j for j in _LOWER_BODY if j < J])
@@ -291,14 +298,13 @@ class Fusion:
                 A, len(joints), 9)
             visible = (member * (weight * lower)).sum(axis=1) > 0.0
             # Nobody sees the legs: what was known stays, else the guess is better than nothing.
-            known = people.age[active] > 0
-            total[:, joints] = np.where((visible | known)[:, None, None], seen_lower, total[:, joints])
+            stale = ~visible & (people.age[active] > 0)
+            total[:, joints] = np.where((visible | stale)[:, None, None], seen_lower, total[:, joints])
+            before[np.ix_(stale, joints)] = people.rotation_sum[active[stale]][:, joints]
+            status[stale] |= int(PersonStatus.STALE_LIMBS)
         if self.config.pose == "median" and (views >= 3).any():
             median_rotations(rotations, weight, person, views, total)
         mass = np.maximum(weighted.sum(axis=1), 1e-9)
-        share = np.minimum(self.config.smoothing * np.sqrt(4.0 / views), 0.6)
-        share = np.where(self._stamp_s - people.seen[active] > _POSE_MEMORY_S, 0.0, share)
-        before = share[:, None, None] * people.rotation_sum[active]
         # What is shown, and the root of this step alone, by which its views are judged.
         projected = project_to_rotations(np.concatenate([total + before, total[:, :1]], axis=1).reshape(A, -1, 3, 3))
         rotation = projected[:, :J]

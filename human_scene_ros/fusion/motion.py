@@ -52,6 +52,11 @@ class PointFilters:
         """Remove all other rows."""
         self._state, self._covariance, self.time = self._state[rows], self._covariance[rows], self.time[rows]
 
+    def restart(self, rows: NDArray[np.integer]) -> None:
+        """Doubt where the points were: the next measurements decide."""
+        self._state[rows, 3:] = 0.0
+        self._covariance[rows] = INITIAL_SPEED_M_S**2 * np.eye(6)
+
     def update(self, rows: NDArray[np.integer], time_s: float, measured: NDArray[np.floating],
                covariance: NDArray[np.floating]) -> None:
         """Move the rows to `time_s` and take (n, 3) measurements with (n, 3, 3) covariances in."""

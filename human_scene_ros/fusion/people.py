@@ -11,8 +11,8 @@ from human_scene_ros.fusion.motion import PointFilters
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_COLUMNS = ("ids", "bound", "bound_seen", "bias", "evidence", "covariance", "rotation_sum", "rotation", "canonical",
-            "betas", "betas_weight", "seen", "age", "confirmed")
+_COLUMNS = ("ids", "bound", "bound_since", "bound_seen", "bias", "evidence", "covariance", "rotation_sum", "rotation",
+            "canonical", "betas", "betas_weight", "seen", "age", "confirmed")
 
 
 class People:
@@ -26,7 +26,8 @@ class People:
         filters: Head positions and velocities.
         ids: (N,) never used again.
         bound: (N, V) tracklet of each view, -1 = none.
-        bound_seen: (N, V) when that tracklet was last seen, seconds.
+        bound_since: (N, V) when that tracklet was bound, seconds.
+        bound_seen: (N, V) when it was last seen.
         bias: (N, V) logarithm of seen over true depth.
         evidence: (N,) logarithm of the odds that there is somebody.
         covariance: (N, 3, 3) of the head when last seen.
@@ -44,7 +45,7 @@ class People:
         self.filters = PointFilters()
         self.ids = np.zeros(0, np.int64)
         self.bound = np.zeros((0, views), np.int64)
-        self.bound_seen = np.zeros((0, views))
+        self.bound_since, self.bound_seen = np.zeros((0, views)), np.zeros((0, views))
         self.bias = np.zeros((0, views))
         self.evidence = np.zeros(0)
         self.covariance = np.zeros((0, 3, 3))
@@ -67,7 +68,8 @@ class People:
         if self.betas.shape[1] != num_betas:
             self.betas = np.zeros((len(self), num_betas))
         self.filters.add(point, covariance, stamp_s)
-        row = {"ids": person_id, "bound": bound, "bound_seen": np.full(views, stamp_s), "bias": np.zeros(views),
+        row = {"ids": person_id, "bound": bound, "bound_since": np.full(views, stamp_s),
+               "bound_seen": np.full(views, stamp_s), "bias": np.zeros(views),
                "evidence": 0.0, "covariance": covariance, "rotation_sum": np.zeros((joints, 9)), "rotation": rotation,
                "canonical": canonical, "betas": np.zeros(num_betas), "betas_weight": 0.0, "seen": stamp_s, "age": 0,
                "confirmed": confirmed}
@@ -81,6 +83,10 @@ class People:
         self.filters.keep(rows)
         for name in _COLUMNS:
             setattr(self, name, getattr(self, name)[rows])
+
+    def bind(self, person: int, view: int, tracklet: int, stamp_s: float) -> None:
+        """From now on this is the person's track in the view; -1 = none."""
+        self.bound[person, view], self.bound_since[person, view] = tracklet, stamp_s
 
     def take_over(self, a: int, b: int) -> None:
         """Views of row b that row a lacks become a's."""

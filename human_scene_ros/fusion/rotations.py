@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion.matrices import cofactors
+from human_scene_ros.geometry.transform import axis_and_angle, rotation_vectors
 
 Array = NDArray[np.float64]
 
@@ -110,14 +111,6 @@ def _project_by_svd(matrices: Array) -> Array:
     return U @ Vt
 
 
-def rotation_angles(rotations: NDArray[np.floating]) -> Array:
-    """(..., 3, 3) -> (...) angles in [0, pi]; exact near 0 and near pi."""
-    R = np.asarray(rotations, np.float64)
-    sine = np.sqrt((R[..., 2, 1] - R[..., 1, 2])**2 + (R[..., 0, 2] - R[..., 2, 0])**2
-                   + (R[..., 1, 0] - R[..., 0, 1])**2)
-    return np.arctan2(sine, R[..., 0, 0] + R[..., 1, 1] + R[..., 2, 2] - 1.0)
-
-
 def average_rotation(rotations: NDArray[np.floating], weights: NDArray[np.floating]) -> RotationAverage:
     """Weighted chordal mean of (V, 3, 3) rotations with the eigenvalues that tell how well it is determined.
 
@@ -146,7 +139,7 @@ def karcher_mean(rotations: NDArray[np.floating], weights: NDArray[np.floating],
     R, w = np.asarray(rotations, np.float64), np.asarray(weights, np.float64)
     mean = average_rotation(R, w).rotation
     for _ in range(iterations):
-        logs = Rotation.from_matrix(mean.T @ R).as_rotvec()
+        logs = rotation_vectors(mean.T @ R)
         step = (w[:, None] * logs).sum(axis=0) / max(w.sum(), 1e-300)
         mean = mean @ matrices_from_rotvecs(step)
         if np.linalg.norm(step) < 1e-14:
@@ -158,18 +151,20 @@ def geodesic_median(rotations: NDArray[np.floating], weights: NDArray[np.floatin
                     epsilon: float = 1e-3) -> Array:
     """(V, ..., 3, 3), (V, ...) -> rotations near the least weighted sum of angles (Weiszfeld, chordal start).
 
-    Fast and batched: `iterations` fixed steps with weights w / (angle + epsilon). For the exact median of one
+    Fast and batched: at most `iterations` steps with weights w / (angle + epsilon). For the exact median of one
     set see `exact_geodesic_median`.
     """
     R = np.asarray(rotations, np.float64)
     w = np.broadcast_to(np.asarray(weights, np.float64), R.shape[:-2])
     median = project_to_rotations((w[..., None, None] * R).sum(axis=0))
     for _ in range(iterations):
-        difference = np.swapaxes(median, -1, -2)[None] @ R
-        logs = Rotation.from_matrix(difference.reshape(-1, 3, 3)).as_rotvec().reshape(*w.shape, 3)
-        share = w / (np.linalg.norm(logs, axis=-1) + epsilon)
+        logs = rotation_vectors(np.swapaxes(median, -1, -2)[None] @ R)
+        share = w / (np.sqrt((logs * logs).sum(axis=-1)) + epsilon)
         total = np.maximum(share.sum(axis=0), 1e-300)
-        median = median @ matrices_from_rotvecs((share[..., None] * logs).sum(axis=0) / total[..., None])
+        step = (share[..., None] * logs).sum(axis=0) / total[..., None]
+        median = median @ matrices_from_rotvecs(step)
+        if np.abs(step).max(initial=0.0) < 1e-6:
+            break
     return median
 
 
@@ -186,7 +181,7 @@ def exact_geodesic_median(rotations: NDArray[np.floating], weights: NDArray[np.f
         return np.eye(3)
 
     def cost(rotation: Array) -> float:
-        return float(w @ rotation_angles(rotation.T @ R))
+        return float(w @ axis_and_angle(rotation.T @ R)[2])
 
     starts = [average_rotation(R, w).rotation, R[int(np.argmin([cost(r) for r in R]))]]
     return min((_weiszfeld(R, w, start, iterations) for start in starts), key=cost)
@@ -194,7 +189,7 @@ def exact_geodesic_median(rotations: NDArray[np.floating], weights: NDArray[np.f
 
 def _weiszfeld(R: Array, w: Array, median: Array, iterations: int) -> Array:
     for _ in range(iterations):
-        logs = Rotation.from_matrix(median.T @ R).as_rotvec()
+        logs = rotation_vectors(median.T @ R)
         angles = np.linalg.norm(logs, axis=-1)
         here = angles < 1e-9
         away = ~here

@@ -143,7 +143,7 @@ def triangulate(centers: NDArray[np.floating], directions: NDArray[np.floating],
             worst = int(np.argmax(residuals))
             if residuals[worst] <= max(max_residual_m, 3.0 * spread):
                 # With few rays one outlier carries all of them along; leaving it out shows it.
-                worst = _best_left_out(C, d, w, solution, max_residual_m)
+                worst = _best_left_out(C, d, w, solution, max_residual_m, min_condition)
                 if worst < 0:
                     break
         else:
@@ -168,7 +168,8 @@ def triangulate(centers: NDArray[np.floating], directions: NDArray[np.floating],
     return FusedPoint(point, covariance, failed, used)
 
 
-def _best_left_out(C: Array, d: Array, w: Array, solution: RaySolution, max_residual_m: float) -> int:
+def _best_left_out(C: Array, d: Array, w: Array, solution: RaySolution, max_residual_m: float,
+                   min_condition: float) -> int:
     """Ray without which all others agree although together they do not; -1 if there is none."""
     active = np.flatnonzero(w > 0.0)
     if len(active) < 4 or solution.residuals[active].max() <= max_residual_m / 3.0:
@@ -177,7 +178,7 @@ def _best_left_out(C: Array, d: Array, w: Array, solution: RaySolution, max_resi
     for i in active:
         reduced = w.copy()
         reduced[i] = 0.0
-        without = solve_rays(C, d, reduced)
+        without = solve_rays(C, d, reduced, min_condition)
         residual = float(without.residuals[reduced > 0.0].max())
         if without.status is TriangulationStatus.OK and residual < best_residual and (
                 without.residuals[i] > max_residual_m):

@@ -17,7 +17,11 @@ Index = NDArray[np.int64]
 
 
 class PersonStatus(enum.IntFlag):
-    """Marks of a fused person; 0 = every view agreed."""
+    """Marks of a fused person; 0 = every view agreed.
+
+    STALE_LIMBS: no view has the legs in its image, they are as last seen. RAYS_REJECTED: the rays meet behind a camera
+    or far from where every view sees the head; depth decides.
+    """
 
     OK = 0
     SINGLE_VIEW = 1
@@ -25,6 +29,8 @@ class PersonStatus(enum.IntFlag):
     ROTATION_WIDE = 4
     VIEW_FLIPPED = 8
     PARALLEL_RAYS = 16
+    STALE_LIMBS = 32
+    RAYS_REJECTED = 64
 
 
 class DetectionStatus(enum.IntEnum):

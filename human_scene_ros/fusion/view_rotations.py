@@ -10,8 +10,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from human_scene_ros.fusion.rotations import average_rotation, geodesic_median, rotation_angles
+from human_scene_ros.fusion.rotations import RotationStatus, average_rotation, geodesic_median
 from human_scene_ros.fusion.types import PersonStatus
+from human_scene_ros.geometry.transform import axis_and_angle
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -19,6 +20,8 @@ Index = NDArray[np.int64]
 
 def without_flips(roots: Array, weight: Array, person: Index, member: Array, views: Index, status: Index) -> Array:
     """Weights with 0 for a view that takes front for back (more than 120 degrees of yaw off the others).
+
+    Where that would leave out half of the views or more, nobody knows who is wrong, and all count.
 
     Args:
         roots: (n, 9) root rotations in the world.
@@ -34,16 +37,16 @@ def without_flips(roots: Array, weight: Array, person: Index, member: Array, vie
     suspect = ((others * roots).sum(axis=1) / mass < 0.65) & (views[person] >= 3)
     if not suspect.any():
         return weight
-    weight = weight.copy()
+    flipped = np.zeros(len(weight), bool)
     for i in np.flatnonzero(suspect):
         rest = np.flatnonzero((person == person[i]) & (np.arange(len(person)) != i))
         middle = geodesic_median(roots[rest].reshape(-1, 3, 3), np.maximum(weight[rest], 1e-6), iterations=10)
         turn = roots[i].reshape(3, 3) @ middle.T
         yaw = math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
-        if abs(yaw) > math.radians(120.0):
-            weight[i] = 0.0
-            status[person[i]] |= int(PersonStatus.VIEW_FLIPPED)
-    return weight
+        flipped[i] = abs(yaw) > math.radians(120.0)
+    flipped &= (2 * (member @ flipped) < views)[person]
+    status[person[flipped]] |= int(PersonStatus.VIEW_FLIPPED)
+    return np.where(flipped, 0.0, weight)
 
 
 def median_rotations(rotations: Array, weight: Array, person: Index, views: Index, total: Array) -> None:
@@ -88,7 +91,7 @@ def settle_wide(rotations: Array, weight: Array, person: Index, wide: NDArray[np
         if len(mine) >= 3:
             chosen = geodesic_median(R, w, iterations=30 if len(mine) <= 4 else 5)
         else:
-            if average_rotation(R, w).status == 1:
+            if average_rotation(R, w).status is RotationStatus.AMBIGUOUS:
                 status[a] |= int(PersonStatus.ROTATION_AMBIGUOUS)
-            chosen = R[int(np.argmin(rotation_angles(before[a].T @ R)))] if known[a] else R[int(np.argmax(w))]
+            chosen = R[int(np.argmin(axis_and_angle(before[a].T @ R)[2]))] if known[a] else R[int(np.argmax(w))]
         total[a, 0] = w.sum() * chosen.reshape(9)

@@ -27,7 +27,7 @@ from human_scene_ros.body.model import BodyModel, chain, rest_joints
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.body.skeleton import HEAD, PELVIS
 from human_scene_ros.errors import ConfigError
-from human_scene_ros.geometry.transform import apply, invert, nearest_rotations
+from human_scene_ros.geometry.transform import apply, axis_and_angle, invert, nearest_rotations, rotation_vectors
 from human_scene_ros.scene import TrackState
 
 Array = NDArray[np.floating]
@@ -374,7 +374,7 @@ class Tracker:
     def _followed(self, start: Array, seen: Array, dt_s: Array) -> Array:
         """(N, 3, 3) on the shortest ways from `start` to `seen`, `dt_s` (N,) later (Rodrigues' formula)."""
         turn = start.transpose(0, 2, 1) @ seen
-        skew, sine, angle = _axis_and_angle(turn)
+        skew, sine, angle = axis_and_angle(turn)
         cutoff_hz = self.smoothing.min_cutoff_hz + self.smoothing.beta * angle / dt_s
         part = (angle / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt_s)))[:, None, None]
         axis = skew / np.maximum(sine, 1e-12)[:, None, None]
@@ -391,7 +391,7 @@ class Tracker:
         betas = np.stack([d.betas for d in drafts]).astype(np.float32, copy=False)
         expression = np.stack([d.expression for d in drafts]).astype(np.float32, copy=False)
         _, joints = chain(rotations, rest_joints(self.body_model, betas, expression))
-        poses = _rotation_vectors(rotations)
+        poses = rotation_vectors(rotations).astype(np.float32)
         bodies = []
         for i, draft in enumerate(drafts):
             transl, pose = (draft.position - joints[i, draft.anchor]).astype(np.float32), poses[i]
@@ -404,23 +404,6 @@ class Tracker:
                 track = dataclasses.replace(track, rotations=rotations[i], betas=betas[i], expression=expression[i])
             bodies.append(TrackedBody(track, parameters, joints[i] + transl, unseen_ns * 1e-9))
         return bodies
-
-
-def _axis_and_angle(rotations: Array) -> tuple[Array, Array, Array]:
-    """Of (..., 3, 3) rotations: (..., 3, 3) cross product with the axis times the angle's sine, that sine and the angle
-    (...), radians in [0, pi]."""
-    skew = 0.5 * (rotations - rotations.swapaxes(-1, -2))
-    sine = np.sqrt(0.5 * np.square(skew).sum(axis=(-1, -2)))
-    return skew, sine, np.arctan2(sine, 0.5 * (rotations.trace(axis1=-2, axis2=-1) - 1.0))
-
-
-def _rotation_vectors(rotations: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(..., 3, 3) -> (..., 3) radians."""
-    skew, sine, angle = _axis_and_angle(rotations.astype(np.float64))
-    vectors = skew[..., (2, 0, 1), (1, 2, 0)] * (angle / np.maximum(sine, 1e-12))[..., None]
-    for at in np.argwhere(angle > np.pi - 0.1):  # where the sine says little about the axis
-        vectors[tuple(at)] = cv2.Rodrigues(rotations[tuple(at)].astype(np.float64))[0][:, 0]
-    return vectors.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

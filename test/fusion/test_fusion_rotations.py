@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion import rotations as r
+from human_scene_ros.geometry.transform import rotation_angle
 
 
 def test_rodrigues_agrees_with_scipy_from_tiny_to_full_turns():
@@ -91,11 +92,11 @@ def test_median_stays_with_the_majority_and_the_batched_one_comes_near():
     noise = Rotation.from_rotvec(0.02 * np.random.default_rng(3).normal(size=(4, 3)))
     R = np.concatenate([(base * noise).as_matrix(), (base * Rotation.from_rotvec([0, 0, 2.0])).as_matrix()[None]])
     exact = r.exact_geodesic_median(R, np.ones(5))
-    assert r.rotation_angles(exact.T @ base.as_matrix()) < 0.04
+    assert rotation_angle(exact.T @ base.as_matrix()) < 0.04
     quick = r.geodesic_median(R[:, None], np.ones((5, 1)), iterations=30)[0]
-    assert r.rotation_angles(exact.T @ quick) < 0.02
+    assert rotation_angle(exact.T @ quick) < 0.02
     mean = r.average_rotation(R, np.ones(5)).rotation
-    assert r.rotation_angles(mean.T @ base.as_matrix()) > 0.1
+    assert rotation_angle(mean.T @ base.as_matrix()) > 0.1
 
 
 def test_median_at_a_data_point_is_that_point():

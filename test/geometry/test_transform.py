@@ -15,6 +15,7 @@ from human_scene_ros.geometry.transform import (
     orthonormal,
     quat_wxyz_from_matrix,
     rotation_angle,
+    rotation_vectors,
 )
 
 ROTATIONS = Rotation.random(50, random_state=0).as_matrix()
@@ -76,3 +77,14 @@ def test_a_chain_of_inverses_stays_rigid_only_when_mended():
     assert not np.allclose(chained[:3, :3] @ chained[:3, :3].T, np.eye(3), atol=1e-3)
     np.testing.assert_allclose(mended[:3, :3] @ mended[:3, :3].T, np.eye(3), atol=1e-12)
     np.testing.assert_allclose(orthonormal(T), T, atol=1e-7)
+
+
+def test_rotation_vectors_are_those_of_scipy():
+    """Small turns, half turns and all between, as float32 as the network gives them."""
+    rng = np.random.default_rng(4)
+    axis = rng.normal(size=(200, 3))
+    angle = np.concatenate([[0.0, 1e-5, 1e-3, np.pi - 0.1, np.pi - 1e-3, np.pi], rng.uniform(0.0, np.pi, 194)])
+    rotations = Rotation.from_rotvec(axis * (angle / np.linalg.norm(axis, axis=1))[:, None]).as_matrix()
+    vectors = rotation_vectors(rotations.astype(np.float32).reshape(4, 50, 3, 3)).reshape(-1, 3)
+    np.testing.assert_allclose(Rotation.from_rotvec(vectors).as_matrix(), rotations, atol=2e-6)
+    assert (np.linalg.norm(vectors, axis=1) < np.pi + 1e-6).all()

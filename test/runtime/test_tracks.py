@@ -19,7 +19,6 @@ from human_scene_ros.runtime.tracks import (
     TrackConfig,
     Tracker,
     TrackerState,
-    _rotation_vectors,
 )
 from human_scene_ros.scene import TrackState
 
@@ -204,17 +203,6 @@ def test_rotations_of_half_precision_are_mended():
     rotations, _ = people_from_network(MODEL, given, np.zeros((2, 10)), np.zeros((2, 10)), np.ones((2, 3)))
     np.testing.assert_allclose(rotations @ rotations.swapaxes(-1, -2), np.tile(np.eye(3), (2, 55, 1, 1)), atol=5e-5)
     np.testing.assert_allclose(full_to_network_rotations(rotations), exact, atol=4e-3)
-
-
-def test_rotation_vectors_are_those_of_scipy():
-    """Small turns, half turns and all between, as float32 as the network gives them."""
-    rng = np.random.default_rng(4)
-    axis = rng.normal(size=(200, 3))
-    angle = np.concatenate([[0.0, 1e-5, 1e-3, np.pi - 0.1, np.pi - 1e-3, np.pi], rng.uniform(0.0, np.pi, 194)])
-    rotations = Rotation.from_rotvec(axis * (angle / np.linalg.norm(axis, axis=1))[:, None]).as_matrix()
-    vectors = _rotation_vectors(rotations.astype(np.float32).reshape(4, 50, 3, 3)).reshape(-1, 3)
-    np.testing.assert_allclose(Rotation.from_rotvec(vectors).as_matrix(), rotations, atol=2e-6)
-    assert (np.linalg.norm(vectors, axis=1) < np.pi + 1e-6).all()
 
 
 def test_hundreds_of_smoothed_frames_stay_rotations():
