@@ -11,20 +11,20 @@ Functions named `..._fields` return the dict of the message whose type is the co
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.convert import ROT_SMPLX_BODY
 from human_scene_ros.body.model import BodyModel
 from human_scene_ros.body.parameters import BodyParameters
 from human_scene_ros.errors import MessageError
 from human_scene_ros.geometry.camera import PinholeCamera
-from human_scene_ros.geometry.transform import make_transform, quat_wxyz_from_matrix
+from human_scene_ros.geometry.transform import make_transform, matrix_from_quat_wxyz, quat_wxyz_from_matrix
 from human_scene_ros.scene import BodyEstimate, SceneEstimate
 from human_scene_ros.sources.calibration import Calibration
 from human_scene_ros.sources.people_mask import people_mask_of
@@ -136,10 +136,9 @@ def matrix_of_pose(pose: Any) -> NDArray[np.float64]:
     """(4, 4) of a geometry_msgs/Pose or geometry_msgs/Transform (any object with their fields)."""
     t = pose.position if hasattr(pose, "position") else pose.translation
     q = pose.orientation if hasattr(pose, "orientation") else pose.rotation
-    quat_xyzw = np.array([q.x, q.y, q.z, q.w], np.float64)
-    if not np.isfinite(quat_xyzw).all() or np.linalg.norm(quat_xyzw) < 1e-6:
-        raise MessageError(f"quaternion (x, y, z, w) = {quat_xyzw.tolist()} is no rotation")
-    return make_transform(Rotation.from_quat(quat_xyzw).as_matrix(), np.array([t.x, t.y, t.z], np.float64))
+    if not 1e-6 <= math.hypot(q.x, q.y, q.z, q.w) < math.inf:  # NaN fails too
+        raise MessageError(f"quaternion (x, y, z, w) = {[q.x, q.y, q.z, q.w]} is no rotation")
+    return make_transform(matrix_from_quat_wxyz((q.w, q.x, q.y, q.z)), np.array([t.x, t.y, t.z], np.float64))
 
 
 # --- images and cameras ------------------------------------------------------------------------------------------
