@@ -370,9 +370,9 @@ def test_the_loss_of_a_camera_changes_no_identity_and_leaves_no_gap():
 
 @pytest.mark.parametrize("seed", [9, 18])
 def test_two_opposed_cameras_find_out_that_they_paired_two_people_the_wrong_way(seed):
-    """Two people within half a metre of each other whom not both cameras saw at first."""
-    scores = run_clip(generate(MultiviewConfig("opposed", 2, 3, 150, seed))).scores
-    assert scores["assoc_recall"] > 0.9 and scores["mota"] > 0.9
+    """Two people within half a metre of each other whom not both cameras saw at first: else recall is 0.87 and 0.60."""
+    scores = run_clip(generate(MultiviewConfig("opposed", 2, 3, 300, seed))).scores
+    assert scores["assoc_recall"] > 0.94 and scores["mota"] > 0.94
 
 
 @pytest.mark.parametrize(("scenario", "views", "people", "mota"), [
