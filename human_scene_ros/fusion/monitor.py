@@ -77,8 +77,8 @@ class RigMonitor:
             T_world_camera: (V, 4, 4) the poses used; NaN where unknown.
         """
         people = frame.people
-        asked = np.flatnonzero(np.isin(frame.detection_status, (
-            int(DetectionStatus.ASSIGNED), int(DetectionStatus.UNASSIGNED))))
+        asked = np.flatnonzero((frame.detection_status == int(DetectionStatus.ASSIGNED))
+                               | (frame.detection_status == int(DetectionStatus.UNASSIGNED)))
         if not len(people) or not len(asked):
             return
         view = detections.view[asked]
@@ -108,9 +108,11 @@ class RigMonitor:
         velocity = people.velocity_world[best]
         velocity = velocity - (velocity * ray[used]).sum(axis=1, keepdims=True) * ray[used]
         arm = people.head_world[best] - T_world_camera[view[used], :3, 3]
-        for v, r, m, w, a in zip(view[used], ray[used], factor[:, None] * miss[used, best], velocity, arm, strict=True):
-            self._samples[v, self._count[v] % self._samples.shape[1]] = r, m, w, a
-            self._count[v] += 1
+        mine = view[used]
+        before = np.tril(mine[:, None] == mine, -1).sum(axis=1)  # samples of the same view in this step
+        self._samples[mine, (self._count[mine] + before) % self._samples.shape[1]] = np.stack(
+            [ray[used], factor[:, None] * miss[used, best], velocity, arm], axis=1)
+        self._count += np.bincount(mine, minlength=len(self._count))
 
     def agreement(self, view: int) -> ViewAgreement:
         """What the last samples of a view say."""
