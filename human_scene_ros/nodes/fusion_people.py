@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from human_scene_ros.body.convert import ROT_SMPLX_BODY
 from human_scene_ros.body.model import BodyModel, joints_of_people, load_body_model, pose_joints
@@ -26,7 +25,7 @@ from human_scene_ros.fusion.fusion import Fusion
 from human_scene_ros.fusion.kinematics import Skeleton
 from human_scene_ros.fusion.monitor import RigMonitor, ViewAgreement
 from human_scene_ros.fusion.types import Detections, FusedFrame, FusedPeople, View
-from human_scene_ros.geometry.transform import make_transform
+from human_scene_ros.geometry.transform import make_transform, rotation_vectors
 from human_scene_ros.nodes.fusion_config import FusionNodeConfig
 from human_scene_ros.scene import BodyEstimate, TrackState
 from human_scene_ros.sources import message_fields
@@ -290,7 +289,7 @@ class FusionPeople:
         """Parameters and (P, 55, 3) joints: fused root, body, shape; hands and face of the best view that has them."""
         P = len(people)
         pose = np.zeros((P, NUM_JOINTS, 3), np.float32)  # in the order of `BodyParameters.full_pose`
-        pose[:, :JOINTS] = Rotation.from_matrix(people.rotations.reshape(-1, 3, 3)).as_rotvec().reshape(P, JOINTS, 3)
+        pose[:, :JOINTS] = rotation_vectors(people.rotations)
         for k, seen in enumerate(views):
             pose[k, JOINTS:] = next((parts for view in seen if (parts := _hands_and_face(view)) is not None), 0.0)
         betas, expression = people.betas.astype(np.float32), np.zeros((P, self.model.num_expression), np.float32)
