@@ -37,16 +37,22 @@ def without_flips(roots: Array, weight: Array, person: Index, member: Array, vie
     suspect = ((others * roots).sum(axis=1) / mass < 0.65) & (views[person] >= 3)
     if not suspect.any():
         return weight
+    those = np.flatnonzero(suspect)
+    of_others = (member[person[those]] * np.maximum(weight, 1e-6)).T
+    of_others[those, np.arange(len(those))] = 0.0
+    turn = roots[those].reshape(-1, 3, 3) @ _medians(roots, of_others, iterations=10).transpose(0, 2, 1)
+    yaw = np.arctan2(turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1])
     flipped = np.zeros(len(weight), bool)
-    for i in np.flatnonzero(suspect):
-        rest = np.flatnonzero((person == person[i]) & (np.arange(len(person)) != i))
-        middle = geodesic_median(roots[rest].reshape(-1, 3, 3), np.maximum(weight[rest], 1e-6), iterations=10)
-        turn = roots[i].reshape(3, 3) @ middle.T
-        yaw = math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1])
-        flipped[i] = abs(yaw) > math.radians(120.0)
+    flipped[those] = np.abs(yaw) > math.radians(120.0)
     flipped &= (2 * (member @ flipped) < views)[person]
     status[person[flipped]] |= int(PersonStatus.VIEW_FLIPPED)
     return np.where(flipped, 0.0, weight)
+
+
+def _medians(roots: Array, weights: Array, iterations: int) -> Array:
+    """(n, 9) rotations and (n, m) weights -> (m, 3, 3) geodesic medians, all at once."""
+    R = np.broadcast_to(roots.reshape(-1, 1, 3, 3), (*weights.shape, 3, 3))
+    return geodesic_median(R, weights, iterations=iterations)
 
 
 def median_rotations(rotations: Array, weight: Array, person: Index, views: Index, total: Array) -> None:
@@ -82,16 +88,15 @@ def settle_wide(rotations: Array, weight: Array, person: Index, wide: NDArray[np
         total: (people, J, 9) sums; the root's is changed in place.
         status: (people,) gets `ROTATION_WIDE`, and `ROTATION_AMBIGUOUS` where the average does not exist.
     """
-    for a in np.flatnonzero(wide):
-        mine = np.flatnonzero((person == a) & (weight > 0.0))
-        status[a] |= int(PersonStatus.ROTATION_WIDE)
-        if not len(mine):
-            continue
-        R, w = rotations[mine, 0].reshape(-1, 3, 3), weight[mine]
-        if len(mine) >= 3:
-            chosen = geodesic_median(R, w, iterations=30 if len(mine) <= 4 else 5)
-        else:
-            if average_rotation(R, w).status is RotationStatus.AMBIGUOUS:
-                status[a] |= int(PersonStatus.ROTATION_AMBIGUOUS)
-            chosen = R[int(np.argmin(axis_and_angle(before[a].T @ R)[2]))] if known[a] else R[int(np.argmax(w))]
+    status[wide] |= int(PersonStatus.ROTATION_WIDE)
+    mine = (person == np.arange(len(wide))[:, None]) * weight
+    many = np.flatnonzero(wide & (np.count_nonzero(mine, axis=1) >= 3))
+    if len(many):
+        middle = _medians(rotations[:, 0], mine[many].T, iterations=30)
+        total[many, 0] = mine[many].sum(axis=1)[:, None] * middle.reshape(-1, 9)
+    for a in np.flatnonzero(wide & (np.count_nonzero(mine, axis=1) < 3)):
+        R, w = rotations[mine[a] > 0.0, 0].reshape(-1, 3, 3), mine[a, mine[a] > 0.0]
+        if average_rotation(R, w).status is RotationStatus.AMBIGUOUS:
+            status[a] |= int(PersonStatus.ROTATION_AMBIGUOUS)
+        chosen = R[int(np.argmin(axis_and_angle(before[a].T @ R)[2]))] if known[a] else R[int(np.argmax(w))]
         total[a, 0] = w.sum() * chosen.reshape(9)
