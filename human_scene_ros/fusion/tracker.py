@@ -1,18 +1,20 @@
 """People of one view over time: tokens matched by optimal transport with a dustbin.
 
-`ReferenceTracker` is the published behaviour, kept for comparison: it never forgets. `ViewTrackers` is what
-the fusion uses: all views at once, with a displacement gate, death, smoothed tokens and a bounded memory.
+`ReferenceTracker` is the published behaviour: it never forgets. `ViewTrackers` is what the fusion uses: all views at
+once, by default with a displacement gate, death, smoothed tokens and a bounded memory.
 Source: entropy-regularised matching with a dustbin (Sinkhorn iterations, Cuturi 2013; Sarlin et al. 2020).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.fusion.token_scale import TokenScale, TokenScaleResult
 
 Array = NDArray[np.float64]
@@ -97,6 +99,8 @@ class TrackerConfig:
     """Settings of `ViewTrackers`.
 
     Args:
+        mode: "robust", or "reference": the published behaviour, by tokens alone, with a memory that only grows; of the
+            other settings it uses the next three.
         alpha: Score of being unmatched; a token distance of -alpha is as good as no match.
         iterations: Of the transport.
         threshold: Least probability of a match.
@@ -108,6 +112,7 @@ class TrackerConfig:
         calibrate_alpha: Replace `alpha` once by what the tokens themselves say, see `token_scale`.
     """
 
+    mode: Literal["robust", "reference"] = "robust"
     alpha: float = -10.0
     iterations: int = 20
     threshold: float = 0.2
@@ -118,11 +123,15 @@ class TrackerConfig:
     keep: float = 0.7
     calibrate_alpha: bool = False
 
+    def __post_init__(self) -> None:
+        if self.mode not in ("robust", "reference"):
+            raise ConfigError(f"tracker mode = {self.mode!r}: expected 'robust' or 'reference'")
+
 
 class ViewTrackers:
-    """The robust trackers of V views, stepped together (one batch of small problems instead of V).
+    """The trackers of V views, stepped together (the robust ones as one batch of small problems instead of V).
 
-    Ids of a view count from 0 and are never used again. People seen once only are forgotten first.
+    Ids of a view count from 0 and are never used again.
     """
 
     def __init__(self, views: int, config: TrackerConfig | None = None) -> None:
@@ -139,9 +148,14 @@ class ViewTrackers:
         self._scale = TokenScale() if self._config.calibrate_alpha else None
         self.token_scale: TokenScaleResult | None = None
         """What the tokens are worth, once known; only with `calibrate_alpha`."""
+        self._reference = [ReferenceTracker(self._config.alpha, self._config.iterations, self._config.threshold)
+                           for _ in range(views if self._config.mode == "reference" else 0)]
+        self._reference_hits: list[dict[int, int]] = [{} for _ in self._reference]
 
     def memory_size(self, view: int) -> int:
         """People remembered in a view."""
+        if self._reference:
+            return self._reference[view].memory_size
         return int(self._alive[view].sum())
 
     def step(self, view: NDArray[np.integer], stamp_s: NDArray[np.floating], position: NDArray[np.floating],
@@ -157,10 +171,15 @@ class ViewTrackers:
         Returns:
             ids: (N,) per view.
             hits: (N,) how often each has been seen, this time included.
+
+        Raises:
+            ShapeError: The reference mode got no tokens.
         """
         n_all = len(view)
         if not n_all:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if self._reference:
+            return self._reference_step(np.asarray(view), tokens)
         config = self._config
         now = float(stamp_s.max())
         if tokens is None:
@@ -207,6 +226,18 @@ class ViewTrackers:
             if self.token_scale is not None:
                 self._config = dataclasses.replace(config, alpha=self.token_scale.alpha)
                 self._scale = None
+        return ids, hits
+
+    def _reference_step(self, view: NDArray[np.integer], tokens: NDArray[np.floating] | None) -> tuple[Index, Index]:
+        if tokens is None:
+            raise ShapeError("tokens = None: the reference tracker knows people by their tokens; give (N, D) tokens or "
+                             "set mode = 'robust'")
+        ids, hits = np.empty(len(view), np.int64), np.empty(len(view), np.int64)
+        for v in np.unique(view).tolist():
+            mine, count = np.flatnonzero(view == v), self._reference_hits[v]
+            for row, number in zip(mine.tolist(), self._reference[v].step(tokens[mine]), strict=True):
+                count[number] = count.get(number, 0) + 1
+                ids[row], hits[row] = number, count[number]
         return ids, hits
 
     def _match(self, tokens: Array, position: Array, stamp: Array, real: NDArray[np.bool_]) -> Index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from human_scene_ros.errors import ConfigError, ShapeError
 from human_scene_ros.fusion.tracker import (
     ReferenceTracker,
     TrackerConfig,
@@ -51,6 +52,25 @@ def test_reference_never_forgets_and_a_frame_without_people_changes_nothing():
     for _ in range(50):
         tracker.step(b[None])
     assert tracker.step(np.stack([b, a])) == [1, 0] and tracker.memory_size == 2
+
+
+def test_the_reference_mode_of_many_views_is_one_reference_tracker_per_view():
+    rng = np.random.default_rng(3)
+    people = 20.0 * rng.normal(size=(4, 8))
+    trackers, alone = ViewTrackers(2, TrackerConfig(mode="reference")), [ReferenceTracker(), ReferenceTracker()]
+    for k in range(30):
+        seen = [rng.permutation(4)[:rng.integers(0, 5)] for _ in range(2)]
+        view = np.repeat([0, 1], [len(s) for s in seen])
+        tokens = people[np.concatenate(seen)] + 0.3 * rng.normal(size=(len(view), 8))
+        order = rng.permutation(len(view))
+        ids, _ = trackers.step(view[order], np.full(len(view), float(k)), np.zeros((len(view), 3)), tokens[order])
+        for v in range(2):
+            assert ids[view[order] == v].tolist() == alone[v].step(tokens[order][view[order] == v])
+    assert [trackers.memory_size(v) for v in range(2)] == [t.memory_size for t in alone]
+    with pytest.raises(ShapeError, match="tokens"):
+        trackers.step(np.zeros(1, np.int64), np.zeros(1), np.zeros((1, 3)), None)
+    with pytest.raises(ConfigError, match="reference"):
+        TrackerConfig(mode="published")
 
 
 def frame(views: list[int], positions: list[float], tokens: list[float], t: float):
