@@ -45,7 +45,8 @@ def test_defaults_in_the_readme_are_the_defaults():
     assert len(rows) >= 5
     for name, shown in rows:
         expected = defaults[name]
-        assert (float(shown) if isinstance(expected, float) else shown) == expected, name
+        assert (float(shown) if isinstance(expected, float) else shown) == (
+            str(expected).lower() if isinstance(expected, bool) else expected), name
 
 
 def test_topics_in_the_readme_are_published_or_subscribed():

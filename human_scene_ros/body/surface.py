@@ -26,6 +26,7 @@ HUBER_M = 0.05
 ORDER_WEIGHT = 1.0
 SHIFT_SIGMA_M = 0.3
 STARTS = 9
+SETTLED_M = 1e-3
 GAIN = 0.9
 
 
@@ -104,7 +105,7 @@ def align_to_surface(vertices: NDArray[np.floating], points: NDArray[np.floating
         vertices: (V, 3) visible vertices, optical frame; 400 of them are used at most.
         points: (N, 3) points inside the person's mask; the farthest tenth is left out, 400 are used at most.
         ray: (3,) direction to the head.
-        iterations: Gauss-Newton steps.
+        iterations: Gauss-Newton steps at most.
         limit_m: Largest shift.
     """
     vertices, points = np.asarray(vertices, np.float64), np.asarray(points, np.float64)
@@ -121,7 +122,7 @@ def align_to_surface(vertices: NDArray[np.floating], points: NDArray[np.floating
     mean_gap = float(points[:, 2].mean() - vertices[:, 2].mean())
     before = float(tree.query(vertices)[0].mean())
 
-    def cost(a: float, some: Array) -> float:
+    def cost(a: float, some: NDArray[np.floating]) -> float:
         d = tree.query(some + a * ray)[0]
         huber = np.where(d < HUBER_M, 0.5 * d * d, HUBER_M * (d - 0.5 * HUBER_M))
         return float(MAX_USED * huber.mean() + ORDER_WEIGHT * max(mean_gap - a * ray[2], 0.0) + (a / SHIFT_SIGMA_M)**2)
@@ -138,7 +139,9 @@ def align_to_surface(vertices: NDArray[np.floating], points: NDArray[np.floating
         curvature = float(weight.sum()) + 2.0 / SHIFT_SIGMA_M**2
         if mean_gap > shift * ray[2]:
             gradient -= ORDER_WEIGHT * ray[2]
-        shift = float(np.clip(shift - gradient / curvature, -limit_m, limit_m))
+        last, shift = shift, float(np.clip(shift - gradient / curvature, -limit_m, limit_m))
+        if abs(shift - last) < SETTLED_M:
+            break
     after = float(tree.query(vertices + shift * ray)[0].mean())
     if not after <= GAIN * before:
         return SurfaceAlignment(0.0, SurfaceStatus.NO_GAIN, before, after)

@@ -55,7 +55,8 @@ def vote_iou(a: InstanceView, b: InstanceView) -> Array:
     Votes are points, from either view, that the other one sees: V of both instances, over those of one or the other.
     NaN where neither instance has a vote: the views tell nothing about them.
     """
-    of_a, of_b = [], []
+    of_a: list[NDArray[np.integer]] = []
+    of_b: list[NDArray[np.integer]] = []
     for x, y, first, second in ((a, b, of_a, of_b), (b, a, of_b, of_a)):
         own, other, gap_m = _seen(x, y)
         votes = (x.instance.reshape(-1)[own] != NOBODY) & ~(gap_m > HIDDEN_M)
