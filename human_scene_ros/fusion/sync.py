@@ -219,6 +219,11 @@ class Synchroniser(Generic[T]):
         """Frames of a camera that came after their moment had left: raise the timeout if this grows."""
         return self._cameras[camera].late
 
+    def away_s(self, camera: str) -> float:
+        """How far the stamps of a camera that is left out are ahead of the rig's; 0 of one that takes part."""
+        newest, stray = self._newest(), self._cameras[camera].stray_stamp
+        return 0.0 if newest is None or stray is None else (stray - newest) * 1e-9
+
     def is_alive(self, camera: str, now_ns: int) -> bool:
         """Whether the camera has sent anything lately (or may still be starting)."""
         last = self._cameras[camera].last_arrival

@@ -147,8 +147,8 @@ class FusionHealth:
             inference_mean=self._step.mean() if known else math.nan, message="; ".join(problems))
 
     def reports(self, status: StatusReport, counters: SyncCounters, places: Sequence[CameraPlace],
-                problems: Mapping[str, str], late: Mapping[str, int], silence: Mapping[str, str],
-                offset_warn_s: float, drift_warn_m: float) -> list[Report]:
+                problems: Mapping[str, str], late: Mapping[str, int], away_s: Mapping[str, float],
+                silence: Mapping[str, str], offset_warn_s: float, drift_warn_m: float) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
@@ -157,6 +157,7 @@ class FusionHealth:
             places: Of the cameras.
             problems: Camera -> why its pose is unknown, "" if it is known.
             late: Camera -> frames that came after their moment.
+            away_s: Camera -> how far its stamps are ahead of the rig's, 0 if they fit.
             silence: Camera -> topic and QoS if it is silent, "" else.
             offset_warn_s: Clock offsets above it are warned of.
             drift_warn_m: Residuals above it are warned of.
@@ -177,17 +178,22 @@ class FusionHealth:
                        "step_p50_ms": f"{1e3 * self._step.percentile(50.0):.2f}",
                        **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
         return [sync, *(self._camera_report(place, problems[place.camera_name], late.get(place.camera_name, 0),
-                                            silence[place.camera_name], limits[place.camera_name], drift_warn_m)
+                                            away_s.get(place.camera_name, 0.0), silence[place.camera_name],
+                                            limits[place.camera_name], drift_warn_m)
                         for place in places)]
 
-    def _camera_report(self, place: CameraPlace, problem: str, late: int, silence: str, offset_warn_s: float,
-                       drift_warn_m: float) -> Report:
+    def _camera_report(self, place: CameraPlace, problem: str, late: int, away_s: float, silence: str,
+                       offset_warn_s: float, drift_warn_m: float) -> Report:
         name = place.camera_name
         camera, level, texts = self.cameras[name], Level.OK, []
         if silence:
             level, texts = Level.WARN, [silence]
         elif problem:
             level, texts = Level.WARN, [f"no pose, so the camera takes no part: {problem}"]
+        if away_s:
+            level = max(level, Level.WARN)
+            texts.append(f"its stamps are {away_s:+.1f} s from the other cameras', so it takes no part: set its clock, "
+                         f"or sync.time_offsets.{name}")
         if place.drifted:
             level = max(level, Level.WARN)
             texts.append(f"its rays miss the people that other cameras see by {place.rms_residual_m:.2f} m: was it "

@@ -462,9 +462,12 @@ class FusionNode(LifecycleNode):
         report = self._publish_status()
         self._extrinsics_publisher.publish(convert.fill(CameraExtrinsicsArray(), fusion_fields.extrinsics_array_fields(
             self._newest_ns or now_ns, self.config.world_frame, places)))
-        late = {name: self._sync.late_frames(name) for name in self.cameras} if self._sync is not None else {}
+        late, away_s = {}, {}
+        if self._sync is not None:
+            late = {name: self._sync.late_frames(name) for name in self.cameras}
+            away_s = {name: self._sync.away_s(name) for name in self.cameras}
         self._diagnostics_publisher.publish(convert.to_diagnostics(now_ns, health.reports(
-            report, self._sync_counters(), places, self._problems(), late, self._silences(),
+            report, self._sync_counters(), places, self._problems(), late, away_s, self._silences(),
             self.config.extrinsics.offset_warn, self.config.extrinsics.drift_warn)))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------

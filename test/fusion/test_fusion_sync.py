@@ -395,9 +395,11 @@ def test_a_corrected_offset_brings_an_unusable_camera_in():
     for arrival, name, stamp in sorted(four(120)):
         if (name, stamp) == ("a", 60 * 33 * MS):
             assert sync.counters.dropped == sync.counters.dropped_stray >= 40
+            assert 0.7 < sync.away_s("b") < 0.9 and sync.away_s("a") == 0.0
             sync.set_offset("b", -800 * MS)
         sets += sync.push(name, stamp + (800 * MS if name == "b" else 0), 0, arrival)
     assert [s.complete for s in sets] == [k >= 60 for k in range(120)] and sync.segment == 0
+    assert sync.away_s("b") == 0.0
 
 
 def test_frames_out_of_order_are_dropped_and_counted():

@@ -7,7 +7,7 @@ import pytest
 
 from human_scene_ros.fusion.sync import SyncCounters
 from human_scene_ros.fusion.types import DetectionStatus
-from human_scene_ros.nodes.diagnostics import Level
+from human_scene_ros.nodes.diagnostics import Level, Report
 from human_scene_ros.nodes.fusion_config import config_for
 from human_scene_ros.nodes.fusion_health import FusionHealth
 from human_scene_ros.nodes.fusion_rig import Rig
@@ -22,13 +22,18 @@ from human_scene_ros.sources.rig_file import rig_text
 CAMERAS = ("front", "left")
 
 
-def lines(health: FusionHealth) -> dict[str, dict[str, str]]:
-    """The values of /diagnostics by name of the line."""
+def reports(health: FusionHealth, away_s: dict[str, float]) -> dict[str, Report]:
+    """The lines of /diagnostics by name."""
     counters = SyncCounters()
     status = health.status(State.TRACKING, WorldSource.TF, counters, [])
     places = [CameraPlace(name, f"{name}_optical", np.eye(4)) for name in CAMERAS]
     empty = dict.fromkeys(CAMERAS, "")
-    return {r.name: r.values for r in health.reports(status, counters, places, empty, {}, empty, 0.02, 0.15)}
+    return {r.name: r for r in health.reports(status, counters, places, empty, {}, away_s, empty, 0.02, 0.15)}
+
+
+def lines(health: FusionHealth) -> dict[str, dict[str, str]]:
+    """The values of /diagnostics by name of the line."""
+    return {name: report.values for name, report in reports(health, {}).items()}
 
 
 def test_every_body_that_takes_no_part_is_counted_by_camera_and_reason():
@@ -71,3 +76,10 @@ def test_the_world_comes_from_the_first_camera_with_a_pose(tmp_path):
     assert calibrated.world_source() == WorldSource.PEOPLE, "front has no pose yet"
     calibrated.calibrate(CameraPlace("front", "front_optical", np.eye(4), source=fusion_fields.SOURCE_SCENE))
     assert calibrated.world_source() == WorldSource.CAMERAS
+
+
+def test_a_camera_of_another_time_is_named_with_what_to_do():
+    found = reports(FusionHealth("fusion", CAMERAS), {"left": 3600.0})
+    assert found["fusion: Camera left"].level == Level.WARN and found["fusion: Camera front"].level == Level.OK
+    assert "+3600.0 s" in found["fusion: Camera left"].message
+    assert "sync.time_offsets.left" in found["fusion: Camera left"].message
