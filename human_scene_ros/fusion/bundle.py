@@ -2,7 +2,9 @@
 
 What people calibration leaves over is mostly depth: each camera's joints are wrong along its rays. Pixels know
 nothing of that. Gauss-Newton with Levenberg's damping over poses and points together, points eliminated by the Schur
-complement (Triggs et al. 1999, section 6). Scale and the first camera stay as they are given.
+complement (Triggs et al. 1999, section 6). Scale and the first camera stay as they are given. Where points move, the
+clock of each camera is one unknown more, to first order: a pixel moves by its velocity times what the clock is off
+(temporal calibration by image velocity: Qin and Shen, IROS 2018).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from human_scene_ros.geometry.transform import make_transform
 Array = NDArray[np.float64]
 
 _UNSEEN = 1e-12  # of the largest eigenvalue of the normal matrix
+_SETTLED = 1e-6  # of the cost; a step that gains less moves nothing by a tenth of its doubt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +34,17 @@ class BundleResult:
         residual_px: (V, N) distance of the projection from the pixel; NaN where unseen.
         covariance: (V, 6, 6) of translation (m) and rotation vector (rad) of each T_camera_world in the camera's frame,
             at fixed scale and first camera, from the normal matrix and the spread of the inliers' residuals, taken
-            for independent.
+            for independent. With velocities it holds the doubt about the clocks too.
+        offset_s: (V,) to be added to each camera's stamps; zeros without velocities.
+        offset_variance: (V,) of it, s^2; zeros without velocities.
     """
 
     T_camera_world: Array
     points_world: Array
     residual_px: Array
     covariance: Array
+    offset_s: Array
+    offset_variance: Array
 
     @property
     def sigma(self) -> Array:
@@ -66,8 +73,9 @@ def triangulated(T_camera_world: NDArray[np.floating], rays: NDArray[np.floating
 
 def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], focal_px: NDArray[np.floating],
            principal_px: NDArray[np.floating], confidence: NDArray[np.floating], *, huber_px: float = 3.0,
-           iterations: int = 50) -> BundleResult:
-    """Refine the poses of all cameras but the first.
+           iterations: int = 50, velocity_px_s: NDArray[np.floating] | None = None,
+           offset_information: float = 1.0) -> BundleResult:
+    """Refine the poses of all cameras but the first, and their clocks.
 
     Args:
         T_camera_world: (V, 4, 4) a start within some degrees and decimetres.
@@ -77,6 +85,9 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
         confidence: (V, N) weights, 0 = unseen; NaN pixels count as unseen.
         huber_px: Residuals beyond it count linearly.
         iterations: At most.
+        velocity_px_s: (V, N, 2) of the pixels; None = all clocks agree.
+        offset_information: px^2 / s^2 in favour of clocks that agree: (noise of a pixel / expected offset)^2. It
+            decides only where nothing moves.
     """
     V, N = uv_px.shape[:2]
     check_shape("uv_px", uv_px, (V, N, 2))
@@ -85,21 +96,27 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     focal = np.asarray(focal_px, np.float64)
     seen = np.isfinite(uv_px).all(axis=2) & (confidence > 0.0)
     seen &= seen.sum(axis=0) >= 2
-    weight: Array = np.where(seen, confidence, 0.0).astype(np.float64)
     rays: Array = np.where(seen[..., None], (np.nan_to_num(uv_px) - principal_px[:, None]) / focal[:, None], 0.0)
+    speed = None
+    if velocity_px_s is not None:
+        check_shape("velocity_px_s", velocity_px_s, (V, N, 2))
+        speed = np.where(seen[..., None], np.nan_to_num(velocity_px_s), 0.0)
+    seen_by = _Seen(rays, focal, np.where(seen, confidence, 0.0).astype(np.float64), huber_px, speed,
+                    offset_information)
     # The baseline of the first two cameras fixes the scale.
     baseline = float(np.linalg.norm(_centres(T)[1] - _centres(T)[0]))
-    points = triangulated(T, rays, weight)
+    points = triangulated(T, rays, seen_by.weight)
     points[~np.isfinite(points).all(axis=1)] = 0.0
-    damping = 1e-3
-    cost = _cost(T, points, rays, focal, weight, huber_px)
+    offset, damping = np.zeros(V), 1e-3
+    cost = _cost(T, points, offset, seen_by)
     for _ in range(iterations):
-        step_cameras, step_points = _step(T, points, rays, focal, weight, huber_px, damping)
-        tried_T, tried_points = _moved(T, step_cameras), points + step_points
-        tried = _cost(tried_T, tried_points, rays, focal, weight, huber_px)
-        if tried < cost:
-            done = cost - tried < 1e-9 * cost
-            T, points, cost, damping = tried_T, tried_points, tried, max(0.3 * damping, 1e-9)
+        step_cameras, step_points = _step(T, points, offset, seen_by, damping)
+        tried = _moved(T, step_cameras), points + step_points, (
+            offset if speed is None else offset + step_cameras[:, 6])
+        tried_cost = _cost(*tried, seen_by)
+        if tried_cost < cost:
+            done = cost - tried_cost < _SETTLED * cost
+            (T, points, offset), cost, damping = tried, tried_cost, max(0.3 * damping, 1e-9)
             if done:
                 break
         else:
@@ -111,11 +128,33 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     points = origin + factor * (points - origin)
     for v in range(1, V):
         T[v, :3, 3] = -T[v, :3, :3] @ (origin + factor * (_centres(T)[v] - origin))
-    residual, _, _ = _residuals(T, points, rays, focal)
+    residual, _, _ = _residuals(T, points, offset, seen_by)
     distance = np.where(seen, np.linalg.norm(residual, axis=2), np.nan)
     points[~seen.any(axis=0)] = np.nan
-    return BundleResult(T, points, distance, _covariance(T, points, rays, focal, weight, huber_px,
-                                                                distance))
+    covariance = _covariance(T, points, offset, seen_by, distance)
+    return BundleResult(T, points, distance, covariance[:, :6, :6], offset,
+                        np.zeros(V) if speed is None else covariance[:, 6, 6])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """The measurements.
+
+    Args:
+        rays: (V, N, 2) normalised image coordinates.
+        focal: (V, 2) pixels.
+        weight: (V, N), 0 = unseen.
+        huber: Pixels.
+        speed: (V, N, 2) pixels per second, or None: clocks are no unknowns.
+        offset_information: Of each clock.
+    """
+
+    rays: Array
+    focal: Array
+    weight: Array
+    huber: float
+    speed: Array | None
+    offset_information: float
 
 
 def _centres(T_camera_world: Array) -> Array:
@@ -123,18 +162,21 @@ def _centres(T_camera_world: Array) -> Array:
 
 
 def _moved(T: Array, step: Array) -> Array:
-    """Poses after (V, 6) steps of translation and rotation vector in the camera's frame."""
+    """Poses after steps of translation and rotation vector in the camera's frame, (V, 6 or more)."""
     moved = T.copy()
     for v in range(len(T)):
-        moved[v] = make_transform(Rotation.from_rotvec(step[v, 3:]).as_matrix(), step[v, :3]) @ T[v]
+        moved[v] = make_transform(Rotation.from_rotvec(step[v, 3:6]).as_matrix(), step[v, :3]) @ T[v]
     return moved
 
 
-def _residuals(T: Array, points: Array, rays: Array, focal: Array) -> tuple[Array, Array, Array]:
+def _residuals(T: Array, points: Array, offset: Array, seen: _Seen) -> tuple[Array, Array, Array]:
     """(V, N, 2) pixels, (V, N, 3) points in the cameras, (V, N, 2, 3) their derivative."""
+    focal = seen.focal
     local = np.einsum("vij,nj->vni", T[:, :3, :3], points) + T[:, None, :3, 3]
     z = np.where(np.abs(local[..., 2]) < 1e-3, 1e-3, local[..., 2])
-    residual = (local[..., :2] / z[..., None] - rays) * focal[:, None]
+    residual = (local[..., :2] / z[..., None] - seen.rays) * focal[:, None]
+    if seen.speed is not None:  # what is stamped too early was seen where the point has been
+        residual = residual + offset[:, None, None] * seen.speed
     derivative = np.zeros((*local.shape[:2], 2, 3))
     derivative[..., 0, 0] = focal[:, None, 0] / z
     derivative[..., 1, 1] = focal[:, None, 1] / z
@@ -142,74 +184,83 @@ def _residuals(T: Array, points: Array, rays: Array, focal: Array) -> tuple[Arra
     return residual, local, derivative
 
 
-def _cost(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float) -> float:
-    residual, local, _ = _residuals(T, points, rays, focal)
+def _cost(T: Array, points: Array, offset: Array, seen: _Seen) -> float:
+    residual, local, _ = _residuals(T, points, offset, seen)
     size = np.linalg.norm(residual, axis=2)
-    loss = np.where(size < huber, 0.5 * size**2, huber * (size - 0.5 * huber))
-    return float((weight * loss).sum() + 1e6 * ((local[..., 2] < 0.1) & (weight > 0.0)).sum())
+    loss = np.where(size < seen.huber, 0.5 * size**2, seen.huber * (size - 0.5 * seen.huber))
+    behind = 1e6 * ((local[..., 2] < 0.1) & (seen.weight > 0.0)).sum()
+    return float((seen.weight * loss).sum() + behind + 0.5 * seen.offset_information * (offset**2).sum())
 
 
-def _normal(T: Array, points: Array, rays: Array, focal: Array, weight: Array,
-            huber: float) -> tuple[Array, Array, Array, Array, Array]:
-    """Blocks of the normal equations: cameras, cameras x points, points, and both right sides."""
-    residual, local, derivative = _residuals(T, points, rays, focal)
+def _normal(T: Array, points: Array, offset: Array, seen: _Seen) -> tuple[Array, Array, Array, Array, Array]:
+    """Blocks of the normal equations: cameras (6 unknowns, 7 with clocks), cameras x points, points; right sides."""
+    residual, local, derivative = _residuals(T, points, offset, seen)
+    V, N = residual.shape[:2]
     size = np.linalg.norm(residual, axis=2)
-    w = weight * np.minimum(1.0, huber / np.maximum(size, 1e-9))
+    w = seen.weight * np.minimum(1.0, seen.huber / np.maximum(size, 1e-9))
     cross = np.zeros((*local.shape, 3))  # d local / d rotation vector = -[local]x
     cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = local[..., 2], -local[..., 1], local[..., 0]
     cross -= np.swapaxes(cross, -1, -2)
-    to_camera = np.concatenate([derivative, derivative @ cross], axis=3)  # (V, N, 2, 6)
+    to_camera = [derivative, derivative @ cross, *([] if seen.speed is None else [seen.speed[..., None]])]
+    to_unknowns = np.concatenate(to_camera, axis=3)  # (V, N, 2, D)
     to_point = derivative @ T[:, None, :3, :3]
-    weighted = w[..., None, None] * to_camera
-    A = np.einsum("vnri,vnrj->vij", weighted, to_camera)
-    B = np.einsum("vnri,vnrj->vnij", weighted, to_point)
-    C = np.einsum("vnri,vnrj,vn->nij", to_point, to_point, w)
-    a = -np.einsum("vnri,vnr->vi", weighted, residual)
-    c = -np.einsum("vnri,vnr,vn->ni", to_point, residual, w)
+    weighted = w[..., None, None] * to_unknowns
+    rows = weighted.reshape(V, 2 * N, -1)
+    A = np.swapaxes(rows, 1, 2) @ to_unknowns.reshape(V, 2 * N, -1)
+    B = np.swapaxes(weighted, -1, -2) @ to_point
+    of_point = to_point.swapaxes(0, 1).reshape(N, 2 * V, 3)
+    weighted_point = np.swapaxes((w[..., None, None] * to_point).swapaxes(0, 1).reshape(N, 2 * V, 3), 1, 2)
+    C = weighted_point @ of_point
+    a = -np.einsum("vki,vk->vi", rows, residual.reshape(V, 2 * N))
+    c = -(weighted_point @ residual.swapaxes(0, 1).reshape(N, 2 * V, 1))[..., 0]
+    if seen.speed is not None:
+        A[:, 6, 6] += seen.offset_information
+        a[:, 6] -= seen.offset_information * offset
     return A, B, C, a, c
 
 
 def _reduced(A: Array, B: Array, C: Array) -> tuple[Array, Array]:
     """The cameras' system once the points are eliminated, without the first camera; and C^-1."""
-    V = len(A)
+    V, D = A.shape[:2]
     inverse = np.linalg.inv(C + 1e-9 * np.eye(3))
-    left = np.swapaxes(B @ inverse, 1, 2).reshape(6 * V, -1)  # rows: cameras' parameters; columns: points
-    S = -(left @ np.swapaxes(B, 1, 2).reshape(6 * V, -1).T).reshape(V, 6, V, 6)
+    left = np.swapaxes(B @ inverse, 1, 2).reshape(D * V, -1)  # rows: cameras' parameters; columns: points
+    S = -(left @ np.swapaxes(B, 1, 2).reshape(D * V, -1).T).reshape(V, D, V, D)
     for v in range(V):
         S[v, :, v] += A[v]
-    return S[1:, :, 1:].reshape(6 * (V - 1), 6 * (V - 1)), np.asarray(inverse, np.float64)
+    return S[1:, :, 1:].reshape(D * (V - 1), D * (V - 1)), np.asarray(inverse, np.float64)
 
 
-def _step(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float,
-          damping: float) -> tuple[Array, Array]:
-    A, B, C, a, c = _normal(T, points, rays, focal, weight, huber)
-    A = A + damping * np.einsum("vii->vi", A)[:, :, None] * np.eye(6)
+def _step(T: Array, points: Array, offset: Array, seen: _Seen, damping: float) -> tuple[Array, Array]:
+    A, B, C, a, c = _normal(T, points, offset, seen)
+    A = A + damping * np.einsum("vii->vi", A)[:, :, None] * np.eye(A.shape[1])
     C = C + damping * np.einsum("nii->ni", C)[:, :, None] * np.eye(3)
     S, inverse = _reduced(A, B, C)
-    right = a - np.einsum("vnij,njk,nk->vi", B, inverse, c)
-    cameras = np.zeros((len(T), 6))
-    cameras[1:] = np.linalg.lstsq(S, right[1:].reshape(-1), rcond=1e-14)[0].reshape(-1, 6)
-    move = np.einsum("nij,nj->ni", inverse, c - np.einsum("vnij,vi->nj", B, cameras))
-    known = np.any(weight > 0.0, axis=0)
+    right = a - np.einsum("vnij,nj->vi", B, (inverse @ c[..., None])[..., 0])
+    cameras = np.zeros(a.shape)
+    cameras[1:] = np.linalg.lstsq(S, right[1:].reshape(-1), rcond=1e-14)[0].reshape(-1, a.shape[1])
+    moved_by_cameras = (np.swapaxes(B, -1, -2) @ cameras[:, None, :, None]).sum(axis=0)
+    move = (inverse @ (c[..., None] - moved_by_cameras))[..., 0]
+    known = np.any(seen.weight > 0.0, axis=0)
     return cameras, np.where(np.asarray(known)[:, None], move, 0.0)
 
 
-def _covariance(T: Array, points: Array, rays: Array, focal: Array, weight: Array, huber: float,
-                distance: Array) -> Array:
-    A, B, C, _, _ = _normal(T, np.nan_to_num(points), rays, focal, weight, huber)
+def _covariance(T: Array, points: Array, offset: Array, seen: _Seen, distance: Array) -> Array:
+    """(V, D, D) of the cameras' unknowns."""
+    A, B, C, _, _ = _normal(T, np.nan_to_num(points), offset, seen)
+    V, D = A.shape[:2]
     S, _ = _reduced(A, B, C + 1e-6 * np.eye(3))
     spread = float(np.nanmedian(distance)) / 1.177  # median of a Rayleigh distribution
     # The scale about the first camera's centre is no unknown: its direction is taken out.
     centres = _centres(T)
-    scaling = np.zeros((len(T), 6))
+    scaling = np.zeros((V, D))
     scaling[:, :3] = -np.einsum("vij,vj->vi", T[:, :3, :3], centres - centres[0])
     free = np.linalg.svd(scaling[1:].reshape(1, -1))[2][1:].T
     eigenvalues, eigenvectors = np.linalg.eigh(free.T @ S @ free)
     # What no ray tells has a vast variance; left to rounding, its eigenvalue may be anything near zero.
     eigenvalues = np.maximum(eigenvalues, _UNSEEN * eigenvalues[-1])
     axes = free @ eigenvectors
-    joint = (axes / eigenvalues) @ axes.T * spread**2 * float(np.mean(weight[weight > 0.0]))
-    covariance = np.zeros((len(T), 6, 6))
-    for v in range(1, len(T)):
-        covariance[v] = joint[6 * v - 6:6 * v, 6 * v - 6:6 * v]
+    joint = (axes / eigenvalues) @ axes.T * spread**2 * float(np.mean(seen.weight[seen.weight > 0.0]))
+    covariance = np.zeros((V, D, D))
+    for v in range(1, V):
+        covariance[v] = joint[D * v - D:D * v, D * v - D:D * v]
     return covariance

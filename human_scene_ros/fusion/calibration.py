@@ -1,9 +1,10 @@
 """Where all cameras of a rig stand, from the people who walked through their shared view.
 
-`PeopleMemory` collects torso joints, `calibrate` turns them into poses: rigid fits of pairs of cameras, or poses by
-rays where bodies are too poor for that (`ray_pairs`), a spanning tree and averaging over it, then the rays of the same
-joints alone (bundle adjustment), then the scale that all depths together ask for. The cameras must stand still
-meanwhile. Everything is in the optical frame of the first camera.
+`PeopleMemory` collects torso joints, `calibrate` turns them into poses and clock offsets: rigid fits of pairs of
+cameras, or poses by rays where bodies are too poor for that (`ray_pairs`), a spanning tree and averaging over it, then
+the rays of the same joints alone with every camera's clock as one unknown more (bundle adjustment), then the scale that
+all depths together ask for. The cameras must stand still meanwhile. Everything is in the optical frame of the first
+camera and by its clock.
 
 `poses_from_scene` is the other way: the poses that one recurrent state gave to all cameras of a rig that stands still.
 
@@ -23,12 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from human_scene_ros.fusion.bundle import adjust
+from human_scene_ros.fusion.bundle import BundleResult, adjust
 from human_scene_ros.fusion.extrinsics import (
     TORSO_JOINTS,
     ExtrinsicsStatus,
     PairExtrinsics,
     PeopleTracks,
+    mean_velocity,
+    offsets_from_pairs,
     pose_from_people,
     resampled,
     rig_from_pairs,
@@ -62,12 +65,21 @@ _MAX_SHIFT_M = 1.0
 _MAX_SCALE = 1.3
 _POOR_SLACK = 2.0  # poor bodies: how much farther the start may be off
 _POOR_SCALE = 0.15  # and by how much all distances together may be wrong (4 to 19 percent, with the weights that ship)
+_POOR_CLOCK_S = 0.02  # and each clock, beyond what its rays say: up to 0.04 s where 6 px are noise
 _BLOCKS, _BLOCK_ITERATIONS = 10, 6
 _MAX_SCALE_DOUBT = 0.25  # of the distance from the first camera
+_CLOCK_SIGMA_S = 0.05  # what the clocks may still be off after the scan of the pairs
+MAX_OFFSET_SIGMA_S = 0.03
+"""Doubt beyond which a clock offset is not reported."""
+TOLD_OFFSET_S = 0.01
+"""Clock offset from which on the line of a camera names it."""
+_CLOCK_ROUNDS, _CLOCK_SETTLED_S = 3, 1e-3  # somebody walks 1 to 2 mm meanwhile
+_VELOCITY_S = 0.1  # velocities are differences over twice that: noise of single frames is no motion
 ADVICE = {
     ExtrinsicsStatus.LOW_MOTION: "people covered too little ground for a firm pose; walk through the whole view",
     ExtrinsicsStatus.TOO_FEW_FRAMES: "too little was seen by two cameras at a time; walk where their views overlap",
-    ExtrinsicsStatus.INCONSISTENT: "no pose explains what both saw; fewer people at a time, or a longer duration",
+    ExtrinsicsStatus.INCONSISTENT: "no pose explains what both saw; fewer people at a time, or a longer duration; "
+                                   "clocks may be 0.5 s apart at most",
     ExtrinsicsStatus.DEGENERATE: "all points lie on a line",
 }
 SCENE_ADVICE = {
@@ -233,7 +245,8 @@ class FoundCamera:
             step that moved the pose; zeros for the first camera, None where there is no pose.
         rms_m: Of the inlying torso joints of the camera's best pair; NaN unknown.
         inliers: Person-frames behind it.
-        offset_s: To be added to its stamps so that they fit the first camera's; NaN where nobody can tell.
+        offset_s: To be added to its stamps so that they fit the first camera's; NaN where nobody can tell to
+            `MAX_OFFSET_SIGMA_S`. The covariance holds what the pose suffers from the doubt about it.
         ray_error: Median distance of its rays from the triangulated joints, radians; NaN where rays were not used.
         status: How far the pose may be trusted. INCONSISTENT with a pose is never given.
         by_scene: The pose is a shared state's; then `rms_m` and `inliers` are of its repetitions.
@@ -258,12 +271,15 @@ class FoundCamera:
         if self.by_scene:
             return f"{self.name}: by the scene, rms {100.0 * self.rms_m:.1f} cm over {self.inliers} poses"
         rays = f", rays {math.degrees(self.ray_error):.2f} deg" if math.isfinite(self.ray_error) else ""
-        return (f"{self.name}: rms {100.0 * self.rms_m:.1f} cm over {self.inliers} person-frames{rays}"
+        clock = ""
+        if abs(self.offset_s) >= TOLD_OFFSET_S:
+            clock = f", clock {1e3 * self.offset_s:+.0f} ms: to be added to its stamps (sync.time_offsets.{self.name})"
+        return (f"{self.name}: rms {100.0 * self.rms_m:.1f} cm over {self.inliers} person-frames{rays}{clock}"
                 + (f"; {ADVICE[self.status]}" if self.status else ""))
 
 
 def calibrate(tracks: Mapping[str, PeopleTracks]) -> tuple[FoundCamera, ...]:
-    """Poses of all cameras in the frame of the first one.
+    """Poses of all cameras in the frame of the first one, and what their clocks are off.
 
     Args:
         tracks: Camera -> people, two cameras or more.
@@ -272,11 +288,8 @@ def calibrate(tracks: Mapping[str, PeopleTracks]) -> tuple[FoundCamera, ...]:
     pairs: dict[tuple[str, str], PairExtrinsics] = {}
     for a, b in itertools.combinations(cameras, 2):
         if len(tracks[a].joints) and len(tracks[b].joints):
-            # Stamps are believed first: searching the clocks too costs accuracy where depths are noisy.
             long_a, long_b = (PeopleTracks(t.stamp_s, t.joints[:_PAIRED_TRACKS]) for t in (tracks[a], tracks[b]))
-            pairs[a, b] = pose_from_people(long_a, long_b, known_offset_s=0.0)
-            if pairs[a, b].status > ExtrinsicsStatus.LOW_MOTION:
-                pairs[a, b] = pose_from_people(long_a, long_b)
+            pairs[a, b] = pose_from_people(long_a, long_b, likely_offset_s=0.0)
     found = _placed(tracks, pairs)
     if all(camera.T_first_camera is not None for camera in found):
         return found
@@ -289,9 +302,17 @@ def calibrate(tracks: Mapping[str, PeopleTracks]) -> tuple[FoundCamera, ...]:
 
 def _placed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, joints: Sequence[int] | None = None) -> tuple[
         FoundCamera, ...]:
+    """The rig; a camera whose rays do not meet the others' takes no part in placing them."""
     first = next(iter(tracks))
-    rig = refined_by_rays(tracks, rig_from_pairs(pairs, first), pairs, joints=joints)
-    return tuple(_found(name, first, rig, pairs) for name in tracks)
+    refused: dict[str, RayPose] = {}
+    while True:
+        trusted = {key: pair for key, pair in pairs.items() if not set(key) & set(refused)}
+        rig = refined_by_rays(tracks, rig_from_pairs(trusted, first), trusted, joints=joints)
+        worst = max((name for name in rig if name != first and rig[name].ray_error > MAX_RAY_ERROR),
+                    key=lambda name: rig[name].ray_error, default=None)
+        if worst is None:
+            return tuple(_found(name, first, rig | refused, pairs) for name in tracks)
+        refused[worst] = rig[worst]
 
 
 def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> FoundCamera:
@@ -316,7 +337,7 @@ def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> F
             np.trace(covariance[3:, 3:]) > MAX_SIGMA_RAD**2):
         return FoundCamera(name, None, None, best.rms_m, best.inliers, float("nan"), place.ray_error,
                            ExtrinsicsStatus.LOW_MOTION)
-    return FoundCamera(name, place.T_root_camera, covariance, best.rms_m, best.inliers, _offset(pairs, first, name),
+    return FoundCamera(name, place.T_root_camera, covariance, best.rms_m, best.inliers, place.offset_s,
                        place.ray_error, best.status)
 
 
@@ -326,14 +347,6 @@ def _reason(name: str, rig: Mapping[str, RayPose], mine: Pairs) -> ExtrinsicsSta
         return ExtrinsicsStatus.INCONSISTENT
     tried = [pair for key, pair in mine.items() if set(key) - {name} <= set(rig)]
     return max(tried, key=lambda pair: pair.inliers).status if tried else ExtrinsicsStatus.TOO_FEW_FRAMES
-
-
-def _offset(pairs: Pairs, first: str, name: str) -> float:
-    if name == first:
-        return 0.0
-    pair = pairs.get((first, name))
-    known = pair is not None and pair.offset_observable and pair.status <= ExtrinsicsStatus.LOW_MOTION
-    return pair.offset_s if pair is not None and known else float("nan")
 
 
 # --- rays ----------------------------------------------------------------------------------------------------------
@@ -346,11 +359,13 @@ class RayPose:
         T_root_camera: (4, 4).
         covariance: (6, 6) of position and rotation vector along the root's axes; None where the rays did not move it.
         ray_error: Median distance of the camera's rays from the triangulated joints, radians; NaN without any.
+        offset_s: To be added to the camera's stamps so that they fit the root's; NaN where nobody can tell.
     """
 
     T_root_camera: Array
     covariance: Array | None = None
     ray_error: float = float("nan")
+    offset_s: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,6 +374,7 @@ class _Rays:
 
     Args:
         uv_px: (V, N, 2) of a camera with focal length `_FOCAL_PX`.
+        velocity_px_s: (V, N, 2) of them; 0 where unknown.
         depth: (V, N) that the camera itself says.
         weight: (V, N) 0 = unseen.
         person: (N,).
@@ -367,6 +383,7 @@ class _Rays:
     """
 
     uv_px: Array
+    velocity_px_s: Array
     depth: Array
     weight: Array
     person: NDArray[np.int64]
@@ -375,8 +392,14 @@ class _Rays:
 
     def take(self, columns: NDArray[np.bool_]) -> _Rays:
         """The chosen columns."""
-        return _Rays(self.uv_px[:, columns], self.depth[:, columns], self.weight[:, columns], self.person[columns],
-                     self.stamp_s[columns], self.share)
+        return _Rays(self.uv_px[:, columns], self.velocity_px_s[:, columns], self.depth[:, columns],
+                     self.weight[:, columns], self.person[columns], self.stamp_s[columns], self.share)
+
+    def adjusted(self, T_camera_world: Array, offset_information: float, iterations: int = 50) -> BundleResult:
+        """Poses and clocks that bring the rays together."""
+        V = len(T_camera_world)
+        return adjust(T_camera_world, self.uv_px, np.full((V, 2), _FOCAL_PX), np.zeros((V, 2)), self.weight,
+                      iterations=iterations, velocity_px_s=self.velocity_px_s, offset_information=offset_information)
 
 
 def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[str, Array], pairs: Pairs, *,
@@ -397,21 +420,33 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
     names = list(T_root_camera)
     if joints is not None:
         tracks = {name: PeopleTracks(t.stamp_s, t.joints[:, :, list(joints)]) for name, t in tracks.items()}
-    rays = _common_rays(tracks, names, pairs, max_moments) if len(names) >= 2 else None
+    clocks = offsets_from_pairs(pairs, names[0])
+    offset = np.array([clocks.get(name, 0.0) for name in names])
+    people = _people_of(tracks, names, pairs)
+    rays = _common_rays(tracks, names, people, offset, max_moments)
     if rays is None:
-        return {name: RayPose(T) for name, T in T_root_camera.items()}
-    start = np.stack([invert(T_root_camera[name]) for name in names])
-    focal, principal = np.full((len(names), 2), _FOCAL_PX), np.zeros((len(names), 2))
-    before = adjust(start, rays.uv_px, focal, principal, rays.weight, iterations=0)
-    after = adjust(start, rays.uv_px, focal, principal, rays.weight)
-    scale, scale_variance = _scale_of_depths(after.T_camera_world, after.points_world, rays)
+        return {name: RayPose(T, offset_s=clocks.get(name, float("nan"))) for name, T in T_root_camera.items()}
     # As many measurements as are independent, not as many as there are pixels.
     count = max(_CORRELATED_FRAMES * rays.share, 1.0) * tracks[names[0]].joints.shape[2]
-    low_motion = all(p.status is ExtrinsicsStatus.LOW_MOTION for p in pairs.values() if p.status <= 1)
-    slack, disagreement = 1.0, np.zeros((len(names), 6, 6))
+    start = np.stack([invert(T_root_camera[name]) for name in names])
+    before = rays.adjusted(start, 0.0, iterations=0)
+    information = count * (float(np.nanmedian(before.residual_px)) / 1.177 / _CLOCK_SIGMA_S)**2
+    after = rays.adjusted(start, information)
+    offset = offset + after.offset_s
+    for _ in range(_CLOCK_ROUNDS):  # pixels move along a line for a moment only
+        if np.abs(after.offset_s).max() < _CLOCK_SETTLED_S:
+            break
+        moved = _common_rays(tracks, names, people, offset, max_moments)
+        if moved is None:
+            break
+        rays, after = moved, moved.adjusted(after.T_camera_world, information)
+        offset = offset + after.offset_s
+    scale, scale_variance = _scale_of_depths(after.T_camera_world, after.points_world, rays)
+    low_motion = all(p.status is ExtrinsicsStatus.LOW_MOTION for p in pairs.values() if p.trusted)
+    slack, disagreement = 1.0, np.zeros((len(names), 7, 7))
     if joints is not None:
         slack, scale_variance = _POOR_SLACK, scale_variance + _POOR_SCALE**2
-        disagreement = _disagreement(after.T_camera_world, rays)
+        disagreement = _disagreement(after.T_camera_world, rays, information)
     refined = {}
     for v, name in enumerate(names):
         T = invert(after.T_camera_world[v])
@@ -422,7 +457,7 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
             np.linalg.norm(difference[:3, 3]) < slack * _MAX_SHIFT_M)
         if not near or len(errors[1]) < _MIN_RAYS or np.median(errors[1]) > np.median(errors[0]):
             kept = float(np.median(errors[0])) if len(errors[0]) >= _MIN_RAYS else float("nan")
-            refined[name] = RayPose(T_root_camera[name], None, kept)
+            refined[name] = RayPose(T_root_camera[name], None, kept, clocks.get(name, float("nan")))
             continue
         # The steps are in the camera's frame and move the world: the camera itself moves the other way.
         axes = np.kron(np.eye(2), T[:3, :3])
@@ -430,12 +465,17 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
         covariance[:3, :3] = scale**2 * covariance[:3, :3] + scale_variance * np.outer(T[:3, 3], T[:3, 3])
         covariance[:3, 3:] *= scale
         covariance[3:, :3] *= scale
-        refined[name] = RayPose(T, covariance + disagreement[v], float(np.median(errors[1])))
+        sigma_s = math.sqrt(count * after.offset_variance[v] + disagreement[v, 6, 6])
+        known = name in clocks and sigma_s <= MAX_OFFSET_SIGMA_S
+        if joints is not None and v:
+            known &= abs(offset[v]) > 2.0 * math.hypot(sigma_s, _POOR_CLOCK_S)
+        refined[name] = RayPose(T, covariance + disagreement[v, :6, :6], float(np.median(errors[1])),
+                                float(offset[v]) if known else float("nan"))
     return refined
 
 
-def _disagreement(T_camera_world: Array, rays: _Rays) -> Array:
-    """(V, 6, 6) covariances of position and rotation vector along the root's axes by the delete-a-block jackknife.
+def _disagreement(T_camera_world: Array, rays: _Rays, offset_information: float) -> Array:
+    """(V, 7, 7) covariances of position, rotation vector (along the root's axes) and clock by the jackknife of blocks.
 
     A tenth of the time is left out at a time (Kunsch, Annals of Statistics 17(3), 1989). Unlike residuals, it notices
     bodies that are wrong in the same way for seconds: rays may meet well at a pose that one short walk alone supports.
@@ -444,45 +484,53 @@ def _disagreement(T_camera_world: Array, rays: _Rays) -> Array:
     ends = np.quantile(rays.stamp_s[seen], np.linspace(0.0, 1.0, _BLOCKS + 1)[1:-1])
     block = np.searchsorted(ends, rays.stamp_s, side="right")
     V = len(T_camera_world)
-    focal, principal = np.full((V, 2), _FOCAL_PX), np.zeros((V, 2))
-    found = []
+    found, clocks = [], []
     for k in range(_BLOCKS):
         kept = rays.take(block != k)
-        result = adjust(T_camera_world, kept.uv_px, focal, principal, kept.weight, iterations=_BLOCK_ITERATIONS)
+        result = kept.adjusted(T_camera_world, offset_information, _BLOCK_ITERATIONS)
         T = np.array([invert(T) for T in result.T_camera_world])
         T[:, :3, 3] *= _scale_of_depths(result.T_camera_world, result.points_world, kept)[0]
         found.append(T)
-    poses = np.array(found)  # (blocks, V, 4, 4)
+        clocks.append(result.offset_s)
+    poses, offsets = np.array(found), np.array(clocks)  # (blocks, V, 4, 4), (blocks, V)
     middle = project_to_rotations(poses[..., :3, :3].mean(axis=0))
     turn = Rotation.from_matrix((poses[..., :3, :3] @ np.swapaxes(middle, -1, -2)).reshape(-1, 3, 3)).as_rotvec()
     shift = poses[..., :3, 3] - poses[..., :3, 3].mean(axis=0)
-    error = np.concatenate([shift, turn.reshape(_BLOCKS, V, 3)], axis=2)
+    error = np.concatenate([shift, turn.reshape(_BLOCKS, V, 3), (offsets - offsets.mean(axis=0))[..., None]], axis=2)
     return (_BLOCKS - 1) / _BLOCKS * np.einsum("kvi,kvj->vij", error, error)
 
 
-def _common_rays(tracks: Mapping[str, PeopleTracks], names: list[str], pairs: Pairs, max_moments: int) -> _Rays | None:
-    uv, depths, weights, persons, times, all_moments, kept_moments = [], [], [], [], [], 0, 0
-    for number, person in enumerate(_people_of(tracks, names, pairs)):
+def _common_rays(tracks: Mapping[str, PeopleTracks], names: list[str], people: list[dict[str, int]], offset_s: Array,
+                 max_moments: int) -> _Rays | None:
+    """What all cameras saw at the same times by the root's clock; None without anybody seen by two."""
+    uv, velocities, depths, weights, persons, times, all_moments, kept_moments = [], [], [], [], [], [], 0, 0
+    offset = dict(zip(names, offset_s, strict=True))
+    for number, person in enumerate(people):
         first = next(name for name in names if name in person)
-        stamps = tracks[first].stamp_s
+        stamps = tracks[first].stamp_s + offset[first]
         all_moments += len(stamps)
         stamps = stamps[np.linspace(0, len(stamps) - 1, min(len(stamps), max_moments)).astype(int)]
         kept_moments += len(stamps)
-        seen = np.full((len(names), len(stamps), *tracks[first].joints.shape[2:]), np.nan)
+        seen = np.full((3, len(names), len(stamps), *tracks[first].joints.shape[2:]), np.nan)
         for v, name in enumerate(names):
             if name in person:
-                offset = _offset_between(pairs, first, name)
-                seen[v] = resampled(tracks[name].stamp_s + offset, tracks[name].joints[person[name]], stamps)
+                joints = tracks[name].joints[person[name]]
+                for shifted, by in zip(seen, (0.0, -_VELOCITY_S, _VELOCITY_S), strict=True):
+                    shifted[v] = resampled(tracks[name].stamp_s + offset[name], joints, stamps + by)
         with np.errstate(divide="ignore", invalid="ignore"):
-            uv.append(_FOCAL_PX * (seen[..., :2] / seen[..., 2:]).reshape(len(names), -1, 2))
-        depths.append(seen[..., 2].reshape(len(names), -1))
-        weights.append((np.isfinite(seen).all(axis=-1) & (seen[..., 2] > 0.1)).reshape(len(names), -1).astype(float))
+            at, earlier, later = _FOCAL_PX * (seen[..., :2] / seen[..., 2:]).reshape(3, len(names), -1, 2)
+        velocities.append(mean_velocity(earlier, at, later, _VELOCITY_S))
+        uv.append(at)
+        depths.append(seen[0, ..., 2].reshape(len(names), -1))
+        visible = np.isfinite(seen[0]).all(axis=-1) & (seen[0, ..., 2] > 0.1)
+        weights.append(visible.reshape(len(names), -1).astype(float))
         persons.append(np.full(depths[-1].shape[1], number))
-        times.append(np.repeat(stamps, seen.shape[2]))
-    if not uv:
+        times.append(np.repeat(stamps, seen.shape[3]))
+    if not uv or not any((w > 0.0).sum(axis=0).max(initial=0) >= 2 for w in weights):
         return None
-    return _Rays(np.concatenate(uv, axis=1), np.concatenate(depths, axis=1), np.concatenate(weights, axis=1),
-                 np.concatenate(persons), np.concatenate(times), kept_moments / max(all_moments, 1))
+    return _Rays(np.concatenate(uv, axis=1), np.concatenate(velocities, axis=1), np.concatenate(depths, axis=1),
+                 np.concatenate(weights, axis=1), np.concatenate(persons), np.concatenate(times),
+                 kept_moments / max(all_moments, 1))
 
 
 def _scale_of_depths(T_camera_world: Array, points: Array, rays: _Rays) -> tuple[float, float]:
@@ -508,8 +556,7 @@ def _scale_of_depths(T_camera_world: Array, points: Array, rays: _Rays) -> tuple
 def _people_of(tracks: Mapping[str, PeopleTracks], names: list[str], pairs: Pairs) -> list[dict[str, int]]:
     """Groups of tracks that trusted pairs connect, as camera -> row; the best pairs first, one track per camera."""
     group = {(name, i): {name: i} for name in names for i in range(len(tracks[name].joints))}
-    trusted = [(key, pair) for key, pair in pairs.items() if pair.status <= ExtrinsicsStatus.LOW_MOTION
-               and key[0] in names and key[1] in names]
+    trusted = [(key, pair) for key, pair in pairs.items() if pair.trusted and set(key) <= set(names)]
     for (a, b), pair in sorted(trusted, key=lambda item: -item[1].inliers):
         for i, j in enumerate(pair.pairing):
             if j >= 0 and group[a, i] is not group[b, j] and not set(group[a, i]) & set(group[b, j]):
@@ -521,12 +568,3 @@ def _people_of(tracks: Mapping[str, PeopleTracks], names: list[str], pairs: Pair
         if len(members) >= 2 and all(members is not other for other in found):
             found.append(members)
     return found
-
-
-def _offset_between(pairs: Pairs, a: str, b: str) -> float:
-    """What to add to the stamps of b; 0 where nobody knows."""
-    if (a, b) in pairs:
-        return pairs[a, b].offset_s if pairs[a, b].offset_observable else 0.0
-    if (b, a) in pairs:
-        return -pairs[b, a].offset_s if pairs[b, a].offset_observable else 0.0
-    return 0.0

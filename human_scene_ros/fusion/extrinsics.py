@@ -33,6 +33,14 @@ _MIN_RATIO = 0.15
 _MIN_SPEED_STD_M_S = 0.1
 _MIN_SPREAD_M = 0.15
 _WIDE_M = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2)
+_SCAN_STEP_S = 0.05
+_SCAN_MOMENTS = 100
+_SETTLED = 4  # best offsets of the scan that are refined
+_ALIKE = 1.3
+_CLEARLY = 0.9  # of the likely offset's cost is what another one may cost at most
+
+_Start = tuple[float, float, Array, Array]
+"""Cost, offset of the clock, R, t."""
 
 
 class ExtrinsicsStatus(enum.IntEnum):
@@ -86,6 +94,11 @@ class PairExtrinsics:
     covariance: Array
     pairing: tuple[int, ...]
 
+    @property
+    def trusted(self) -> bool:
+        """Whether there is a pose."""
+        return self.status in (ExtrinsicsStatus.OK, ExtrinsicsStatus.LOW_MOTION)
+
 
 def fit_rigid(source: NDArray[np.floating], target: NDArray[np.floating],
               weights: NDArray[np.floating] | None = None) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -110,7 +123,7 @@ def fit_rigid(source: NDArray[np.floating], target: NDArray[np.floating],
 
 
 def pose_from_people(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 0.5, seed: int = 0,
-                     pairing: tuple[int, ...] | None = None, known_offset_s: float | None = None) -> PairExtrinsics:
+                     pairing: tuple[int, ...] | None = None, likely_offset_s: float | None = None) -> PairExtrinsics:
     """T_a_b and the clock offset of b from people seen by both cameras.
 
     Args:
@@ -119,23 +132,27 @@ def pose_from_people(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 
         max_offset_s: Half the range of the scan.
         seed: Of the RANSAC.
         pairing: Person of b for each person of a (-1 = none); None = found by comparing poses, then by trial.
-        known_offset_s: Do not search the offset.
+        likely_offset_s: Offset that is kept unless another one explains clearly more: where depths are noisy, the best
+            offset of all is noise too. The search is around it. None = search around 0 and take the best.
     """
     rng = np.random.default_rng(seed)
-    observable = known_offset_s is None and min(_speed_std(a), _speed_std(b)) >= _MIN_SPEED_STD_M_S
+    observable = moves(a) and moves(b)
     if pairing is not None:
         candidates = [tuple(pairing)]
     elif len(a.joints) == len(b.joints) == 1:
         candidates = [(0,)]
     else:
         candidates = _likely_pairings(a, b)
-    range_s, offset = max_offset_s if observable else 0.0, known_offset_s or 0.0
-    scanned = sorted(((_scan(a, b, c, range_s, offset, rng), c) for c in candidates),
+    range_s, offset = max_offset_s if observable else 0.0, likely_offset_s or 0.0
+    few = _thinned(a, _SCAN_MOMENTS)
+    scanned = sorted(((_scan(few, b, c, range_s, offset, rng), c) for c in candidates),
                      key=lambda s: s[0][0][0] if s[0] else math.inf)
     best: PairExtrinsics | None = None
-    for starts, candidate in scanned[:2]:  # the scan already tells wrong pairings from right ones
-        result = _solve(a, b, candidate, starts, range_s, observable, offset)
-        if best is None or (result.status <= 1, result.inliers) > (best.status <= 1, best.inliers):
+    for starts, candidate in scanned[:2]:  # the scan tells wrong pairings from right ones, unless they cost alike
+        if best is not None and starts and starts[0][0] > _ALIKE * scanned[0][0][0][0]:
+            break
+        result = _solve(a, few, b, candidate, starts, range_s, observable, offset, likely_offset_s is not None)
+        if best is None or (result.trusted, result.inliers) > (best.trusted, best.inliers):
             best = result
     return best if best is not None else _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, (), observable)
 
@@ -146,9 +163,8 @@ def _failed(status: ExtrinsicsStatus, pairing: tuple[int, ...], observable: bool
                           np.full((6, 6), np.nan), pairing)
 
 
-def _speed_std(tracks: PeopleTracks) -> float:
-    """Largest standard deviation over people of the filtered root speed, m/s."""
-    result = 0.0
+def moves(tracks: PeopleTracks) -> bool:
+    """Whether the filtered speed of somebody's root varies by 0.1 m/s: only then it tells the time."""
     for root in tracks.joints[:, :, 0].astype(np.float64):
         known = np.isfinite(root).all(axis=1)
         if known.sum() < 20:
@@ -157,8 +173,15 @@ def _speed_std(tracks: PeopleTracks) -> float:
         smooth = median_filter(root[known], size=(9, 1), mode="nearest")
         speed = np.linalg.norm(np.diff(smooth, axis=0), axis=1) / np.maximum(np.diff(t), 1e-3)
         window = max(int(round(0.2 / max(float(np.median(np.diff(t))), 1e-3))), 1)
-        result = max(result, float(uniform_filter1d(speed, window).std()))
-    return result
+        if float(uniform_filter1d(speed, window).std()) >= _MIN_SPEED_STD_M_S:
+            return True
+    return False
+
+
+def _thinned(tracks: PeopleTracks, moments: int) -> PeopleTracks:
+    """At most so many moments of each person: frames in a row are wrong alike, and tell little more than one."""
+    step = max(len(tracks.stamp_s) // moments, 1)
+    return PeopleTracks(tracks.stamp_s[::step], tracks.joints[:, ::step])
 
 
 def _likely_pairings(a: PeopleTracks, b: PeopleTracks) -> list[tuple[int, ...]]:
@@ -208,6 +231,13 @@ def resampled(stamp: Array, joints: NDArray[np.floating], at: Array) -> Array:
     return out
 
 
+def mean_velocity(before: Array, now: Array, after: Array, step_s: float) -> Array:
+    """Central differences; one-sided where a side is NaN, 0 where both are."""
+    sides = np.stack([now - before, after - now])
+    known = np.isfinite(sides)
+    return np.asarray(np.where(known, sides, 0.0).sum(axis=0) / (step_s * np.maximum(known.sum(axis=0), 1)))
+
+
 def _matched(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], offset: float) -> tuple[Array, Array]:
     """(n, J, 3) twice: joints of the same person at the same time in a and b."""
     xs, ys = [], []
@@ -241,7 +271,8 @@ def _ransac(x: Array, y: Array, tries: int, rng: np.random.Generator) -> tuple[f
     return float(cost[best]), R[best], t[best]
 
 
-def _refine(x: Array, y: Array, R: Array, t: Array, steps: int, widths: tuple[float, ...] = ()) -> tuple[Array, Array]:
+def _refine(x: Array, y: Array, R: Array, t: Array, steps: int,
+            widths: tuple[float, ...] = ()) -> tuple[Array, Array, bool]:
     """Iteratively reweighted fit with weights 1 / (1 + (f / s)^2)^2 of the frames' errors f.
 
     Args:
@@ -251,63 +282,77 @@ def _refine(x: Array, y: Array, R: Array, t: Array, steps: int, widths: tuple[fl
         t: Start.
         steps: With s = 0.15 m.
         widths: Larger s, metres, of the steps before: a start that is far off must not choose who is an outlier.
+
+    Returns:
+        R, t, and False where all points lie on a line.
     """
+    good = np.array(True)
     for width in (*widths, *[0.15] * steps):
         f = _frame_errors(R, t, x, y)
         w = np.repeat(1.0 / (1.0 + (f / width)**2)**2, x.shape[1])
         R, t, good = fit_rigid(y.reshape(-1, 3), x.reshape(-1, 3), w)
         if not good:
             break
-    return R, t
+    return R, t, bool(good)
 
 
 def _robust_cost(f: Array) -> float:
     return float((f**2 / (f**2 + 0.15**2)).mean())
 
 
-def _scan(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], range_s: float, offset: float,
-          rng: np.random.Generator) -> list[tuple[float, float, Array, Array]]:
-    """Cost, offset, R, t of the best rigid fit at each offset of the scan, cheapest first."""
+def _scan(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], range_s: float, around_s: float,
+          rng: np.random.Generator) -> list[_Start]:
+    """The best rigid fit at each offset of the scan, cheapest first."""
     starts = []
-    for dt in (np.arange(-range_s, range_s + 1e-9, 0.05) if range_s > 0.0 else [0.0]):
-        x, y = _matched(a, b, pairing, offset + dt)
+    steps = int(round(range_s / _SCAN_STEP_S))
+    for dt in (around_s + _SCAN_STEP_S * k for k in range(-steps, steps + 1)):
+        x, y = _matched(a, b, pairing, dt)
         if len(x) >= _MIN_FRAMES:
             cost, R, t = _ransac(x, y, 40 if range_s > 0.0 else 300, rng)
-            starts.append((cost, offset + float(dt), R, t))
+            starts.append((cost, dt, R, t))
     return sorted(starts, key=lambda s: s[0])
 
 
-def _solve(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...],
-           starts: list[tuple[float, float, Array, Array]], range_s: float, observable: bool,
-           offset: float) -> PairExtrinsics:
+def _solve(a: PeopleTracks, few: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], starts: list[_Start],
+           range_s: float, observable: bool, around_s: float, around_is_likely: bool) -> PairExtrinsics:
     if not starts:
         return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, pairing, observable)
-    best: tuple[float, float, Array, Array] | None = None
-    for _, dt, R, t in starts[:4]:
-        x, y = _matched(a, b, pairing, dt)
-        R, t = _refine(x, y, R, t, 6, _WIDE_M)
-        cost = _robust_cost(_frame_errors(R, t, x, y))
-        for step in (0.1, 0.04, 0.01) if range_s > 0.0 else ():
-            improved = True
-            while improved:
-                improved = False
-                for candidate in (dt - step, dt + step):
-                    if abs(candidate - offset) > range_s + 0.05:
-                        continue
-                    x, y = _matched(a, b, pairing, candidate)
-                    if len(x) < _MIN_FRAMES:
-                        continue
-                    R2, t2 = _refine(x, y, R, t, 4)
-                    value = _robust_cost(_frame_errors(R2, t2, x, y))
-                    if value < cost - 1e-9:
-                        cost, dt, R, t, improved = value, candidate, R2, t2, True
-        if best is None or cost < best[0]:
-            best = cost, dt, R, t
-    assert best is not None
+    best = min((_settled(few, b, pairing, start, range_s, around_s) for start in starts[:_SETTLED]), key=lambda s: s[0])
+    likely = next((start for start in starts if start[1] == around_s), None) if around_is_likely else None
+    if likely is not None and range_s > 0.0:
+        likely = _settled(few, b, pairing, likely, 0.0, around_s)
+        if best[0] > _CLEARLY * likely[0] - 1e-9:
+            best = likely
     _, dt, R, t = best
     x, y = _matched(a, b, pairing, dt)
-    R, t = _refine(x, y, R, t, 10)
+    R, t, good = _refine(x, y, R, t, 10)
+    if not good:
+        return _failed(ExtrinsicsStatus.DEGENERATE, pairing, observable)
     return _judge(x, y, R, t, dt, observable, pairing)
+
+
+def _settled(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], start: _Start, range_s: float,
+             around_s: float) -> _Start:
+    """Pose and offset refined by turns."""
+    _, dt, R, t = start
+    x, y = _matched(a, b, pairing, dt)
+    R, t, _ = _refine(x, y, R, t, 6, _WIDE_M)
+    cost = _robust_cost(_frame_errors(R, t, x, y))
+    for step in (0.1, 0.04, 0.01) if range_s > 0.0 else ():
+        improved = True
+        while improved:
+            improved = False
+            for candidate in (dt - step, dt + step):
+                if abs(candidate - around_s) > range_s + 0.05:
+                    continue
+                x, y = _matched(a, b, pairing, candidate)
+                if len(x) < _MIN_FRAMES:
+                    continue
+                R2, t2, _ = _refine(x, y, R, t, 4)
+                value = _robust_cost(_frame_errors(R2, t2, x, y))
+                if value < cost - 1e-9:
+                    cost, dt, R, t, improved = value, candidate, R2, t2, True
+    return cost, dt, R, t
 
 
 def _judge(x: Array, y: Array, R: Array, t: Array, offset: float, observable: bool,
@@ -338,6 +383,37 @@ def _judge(x: Array, y: Array, R: Array, t: Array, offset: float, observable: bo
                           spread, covariance, pairing)
 
 
+def _tree(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -> list[tuple[str, str, bool]]:
+    """Edges (a, b, whether b is the new one) of the spanning tree of the best pairs (inliers / rms^2) from the root."""
+    known, edges = {root}, []
+    while border := [(_weight(pair), key) for key, pair in pairs.items() if (key[0] in known) != (key[1] in known)]:
+        a, b = max(border)[1]
+        edges.append((a, b, a in known))
+        known |= {a, b}
+    return edges
+
+
+def _weight(pair: PairExtrinsics) -> float:
+    return pair.inliers / max(pair.rms_m, 1e-3)**2
+
+
+def offsets_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -> dict[str, float]:
+    """Seconds to be added to the stamps of every camera whose clock trusted pairs compare with that of `root`.
+
+    Args:
+        pairs: (a, b) -> result.
+        root: Camera whose clock is right.
+    """
+    seen = {key: pair for key, pair in pairs.items() if pair.trusted and pair.offset_observable}
+    offsets = {root: 0.0}
+    for a, b, forth in _tree(seen, root):
+        if forth:
+            offsets[b] = offsets[a] + seen[a, b].offset_s
+        else:
+            offsets[a] = offsets[b] - seen[a, b].offset_s
+    return offsets
+
+
 def rig_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -> dict[str, Array]:
     """T_root_camera of every camera that trusted pairs connect to `root`.
 
@@ -348,15 +424,11 @@ def rig_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -
         pairs: (a, b) -> result with T_a_b.
         root: Camera whose frame is the result's.
     """
-    edges = {key: pair for key, pair in pairs.items() if pair.status <= ExtrinsicsStatus.LOW_MOTION}
-    weight = {key: pair.inliers / max(pair.rms_m, 1e-3)**2 for key, pair in edges.items()}
+    edges = {key: pair for key, pair in pairs.items() if pair.trusted}
+    weight = {key: _weight(pair) for key, pair in edges.items()}
     poses: dict[str, Array] = {root: np.eye(4)}
-    while True:
-        border = [(weight[key], key) for key in edges if (key[0] in poses) != (key[1] in poses)]
-        if not border:
-            break
-        a, b = max(border)[1]
-        if a in poses:
+    for a, b, forth in _tree(edges, root):
+        if forth:
             poses[b] = poses[a] @ edges[a, b].T_a_b
         else:
             poses[a] = poses[b] @ invert(edges[a, b].T_a_b)

@@ -3,7 +3,8 @@
 Only joints on the body's axis count, for a wrong facing does not move them: pelvis, neck, head. A rigid fit to a few
 moments of one track of each camera is a hypothesis; what decides is how well the rays of all detections of all moments
 meet, where they meet being only roughly where both cameras say (LO-RANSAC, Chum, Matas and Kittler 2003, with the
-epipolar angle of Lee and Civera 2020 as the error). Nobody has to know who is who; the best hypothesis tells.
+epipolar angle of Lee and Civera 2020 as the error). Nobody has to know who is who; the best hypothesis tells. What the
+clocks are off is scanned with the hypotheses and refined with the pose.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from human_scene_ros.fusion.extrinsics import (
     PairExtrinsics,
     PeopleTracks,
     fit_rigid,
+    mean_velocity,
+    moves,
     resampled,
 )
 from human_scene_ros.geometry.transform import apply, invert, make_transform, rotation_angle
@@ -36,6 +39,10 @@ _WORST = 4.0  # a pair of detections costs no more
 _MATCHED = 2.5
 _MOMENTS = 4
 _TRIES = 400
+_SCAN_STEP_S, _SCAN_TRIES = 0.1, 60  # somebody who walks meets the rays of that moment within the tolerance
+_DOUBTED_CLOCK = 0.02  # of the worth
+_VELOCITY_S = 0.1  # velocities are differences over twice that
+_OFFSET_INFORMATION = 2e4  # 20 moments that are wrong alike by 3 px, against clocks 0.1 s apart
 _REFINED, _ROUNDS, _ITERATIONS = 4, 3, 6
 _FEW = 60  # moments that rank the hypotheses
 _MAX_POINTS = 200
@@ -56,6 +63,7 @@ class _Meetings:
     Args:
         x: (n, 3, 3) axis joints in a.
         y: (n, 3, 3) in b.
+        y_velocity: (n, 3, 2) of x / z and y / z in b, per second; 0 where unknown.
         track: (n, 2) tracks of a and b.
         of_a: (n,) number of the detection of a.
         of_b: (n,).
@@ -64,6 +72,7 @@ class _Meetings:
 
     x: Array
     y: Array
+    y_velocity: Array
     track: Index
     of_a: Index
     of_b: Index
@@ -74,30 +83,63 @@ class _Meetings:
         return _Meetings(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 
-def pose_from_rays(a: PeopleTracks, b: PeopleTracks, *, seed: int = 0) -> PairExtrinsics:
-    """T_a_b from people seen by both cameras at the same times.
+@dataclasses.dataclass(frozen=True)
+class _Settled:
+    """A hypothesis after refinement.
+
+    Args:
+        worth: How many detections find a partner.
+        T_b_a: (4, 4).
+        offset_s: Of the clock of b.
+        meetings: At that offset.
+        matched: Those of mutual best partners.
+        points: (n, 3) pelvises in a, where rays meet.
+    """
+
+    worth: float
+    T_b_a: Array
+    offset_s: float
+    meetings: _Meetings
+    matched: Index
+    points: Array
+
+
+def pose_from_rays(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 0.5, seed: int = 0) -> PairExtrinsics:
+    """T_a_b and the clock offset of b from people seen by both cameras.
 
     Args:
         a: First camera, torso joints; many short tracks are welcome.
         b: Second camera.
+        max_offset_s: Half the range of the scan.
         seed: Of the RANSAC.
 
     Returns:
         As `pose_from_people`; the length of its translation is as good as the distances are.
     """
-    meetings = _meetings(a, b)
     rng = np.random.default_rng(seed)
-    starts = _hypotheses(meetings, rng)
-    if not len(starts):
+    observable = moves(a) and moves(b)
+    steps = int(round(max_offset_s / _SCAN_STEP_S)) if observable else 0
+    starts: list[tuple[float, float, Array]] = []
+    for offset_s in (_SCAN_STEP_S * k for k in range(-steps, steps + 1)):
+        meetings = _meetings(a, b, offset_s)
+        moments = np.unique(meetings.time)
+        few = meetings.take(np.isin(meetings.time, moments[::max(len(moments) // _FEW, 1)]))
+        tried, degenerate = _hypotheses(meetings, _TRIES if not steps else _SCAN_TRIES, rng)
+        if degenerate:
+            return _failed(ExtrinsicsStatus.DEGENERATE, len(a.joints))
+        starts += [(_score(T, few, 2.0 * _RAY_RAD)[0], offset_s, T) for T in tried]
+    if not starts:
         return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, len(a.joints))
-    moments = np.unique(meetings.time)
-    few = meetings.take(np.isin(meetings.time, moments[::max(len(moments) // _FEW, 1)]))
-    worth = np.array([_score(T, few, 2.0 * _RAY_RAD)[0] for T in starts])
-    starts = starts[np.argsort(-worth, kind="stable")]
-    value, T_b_a, matched, points = max((_settled(T, meetings, rng) for T in starts[:_REFINED]), key=lambda f: f[0])
-    others = [T for T in starts if _turn(T, T_b_a) > _OTHER_RAD][:_REFINED]
-    rivals = [found for found in (_settled(T, meetings, rng) for T in others) if _turn(found[1], T_b_a) > _OTHER_RAD]
-    rival = max((found[0] for found in rivals), default=0.0)
+    starts.sort(key=lambda start: -start[0])
+    in_step = next((start for start in starts if start[1] == 0.0), starts[0])
+    chosen = [in_step, *[start for start in starts if start is not in_step][:_REFINED - 1]]
+    settled = [_settled(a, b, T, offset_s, observable, rng) for _, offset_s, T in chosen]
+    # Poor bodies fit many clocks almost alike, each with a pose of its own: stamps are believed until that is clear.
+    best = max(settled, key=lambda s: s.worth * (1.0 if abs(s.offset_s) <= _SCAN_STEP_S else 1.0 - _DOUBTED_CLOCK))
+    T_b_a, meetings, matched, points = best.T_b_a, best.meetings, best.matched, best.points
+    others = [start for start in starts if _turn(start[2], T_b_a) > _OTHER_RAD][:_REFINED]
+    rivals = (_settled(a, b, T, offset_s, observable, rng) for _, offset_s, T in others)
+    rival = max((other.worth for other in rivals if _turn(other.T_b_a, T_b_a) > _OTHER_RAD), default=0.0)
     possible = min(len(np.unique(meetings.of_a)), len(np.unique(meetings.of_b)))
     share, T_a_b = len(matched) / possible, invert(T_b_a)
     pelvis = points[np.isfinite(points).all(axis=1)]
@@ -106,7 +148,7 @@ def pose_from_rays(a: PeopleTracks, b: PeopleTracks, *, seed: int = 0) -> PairEx
         spread = float(np.linalg.svd(pelvis - pelvis.mean(axis=0), compute_uv=False)[1]) / math.sqrt(len(pelvis))
     if len(matched) < _MIN_MATCHES:
         return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, len(a.joints))
-    if share < _MIN_SHARE or rival > _MAX_RIVAL * value or spread < _MIN_SPREAD_M:
+    if share < _MIN_SHARE or rival > _MAX_RIVAL * best.worth or spread < _MIN_SPREAD_M:
         return _failed(ExtrinsicsStatus.INCONSISTENT, len(a.joints))
     there, here = meetings.y[matched].reshape(-1, 3), meetings.x[matched].reshape(-1, 3)
     distance = np.linalg.norm(apply(T_a_b, there) - here, axis=1)
@@ -115,7 +157,7 @@ def pose_from_rays(a: PeopleTracks, b: PeopleTracks, *, seed: int = 0) -> PairEx
     np.add.at(votes, tuple(meetings.track[matched].T), 1)
     pairing = tuple(int(row.argmax()) if row.max() >= _SHORTEST and votes[:, row.argmax()].argmax() == i else -1
                     for i, row in enumerate(votes))
-    return PairExtrinsics(T_a_b, 0.0, False, ExtrinsicsStatus.OK, len(matched), share,
+    return PairExtrinsics(T_a_b, best.offset_s, observable, ExtrinsicsStatus.OK, len(matched), share,
                           float(np.sqrt(np.mean(distance**2))), spread, np.diag(sigma**2), pairing)
 
 
@@ -124,29 +166,33 @@ def _failed(status: ExtrinsicsStatus, people: int) -> PairExtrinsics:
                           (-1,) * people)
 
 
-def _meetings(a: PeopleTracks, b: PeopleTracks) -> _Meetings:
+def _meetings(a: PeopleTracks, b: PeopleTracks, offset_s: float) -> _Meetings:
     axis = list(AXIS_JOINTS)
     x = np.asarray(a.joints, np.float64)[:, :, axis]
-    y = np.array([resampled(b.stamp_s, joints[:, axis], a.stamp_s) for joints in b.joints]).reshape(
-        -1, len(a.stamp_s), len(axis), 3)
+    y, earlier, later = (np.array([resampled(b.stamp_s + offset_s, joints[:, axis], a.stamp_s + by)
+                                   for joints in b.joints]).reshape(-1, len(a.stamp_s), len(axis), 3)
+                         for by in (0.0, -_VELOCITY_S, _VELOCITY_S))
     in_a, in_b = (np.asarray(np.isfinite(p).all(axis=(2, 3)) & (p[..., 2] > 0.3).all(axis=2)) for p in (x, y))
     i, j, t = np.nonzero(in_a[:, None] & in_b[None])
-    return _Meetings(x[i, t], y[j, t], np.stack([i, j], axis=1), i * len(a.stamp_s) + t, j * len(a.stamp_s) + t, t)
+    before, now, after = (p[j, t, :, :2] / np.maximum(p[j, t, :, 2:], 0.1) for p in (earlier, y, later))
+    velocity = mean_velocity(before, now, after, _VELOCITY_S)
+    return _Meetings(x[i, t], y[j, t], velocity, np.stack([i, j], axis=1), i * len(a.stamp_s) + t,
+                     j * len(a.stamp_s) + t, t)
 
 
-def _hypotheses(meetings: _Meetings, rng: np.random.Generator) -> Array:
-    """(n, 4, 4) T_b_a by rigid fits to a few moments of one pair of tracks."""
+def _hypotheses(meetings: _Meetings, tries: int, rng: np.random.Generator) -> tuple[Array, bool]:
+    """(n, 4, 4) T_b_a by rigid fits to a few moments of one pair of tracks; True where all points lie on lines."""
     _, which, count = np.unique(meetings.track, axis=0, return_inverse=True, return_counts=True)
     which = which.reshape(-1)
     members = [np.flatnonzero(which == k) for k in np.flatnonzero(count >= _SHORTEST)]
     if not members:
-        return np.zeros((0, 4, 4))
+        return np.zeros((0, 4, 4)), False
     size = np.array([len(m) for m in members], np.float64)
-    chosen = rng.choice(len(members), _TRIES, p=size / size.sum())
+    chosen = rng.choice(len(members), tries, p=size / size.sum())
     picks = np.array([rng.choice(members[k], _MOMENTS, replace=False) for k in chosen])
-    R, t, good = fit_rigid(meetings.x[picks].reshape(_TRIES, -1, 3), meetings.y[picks].reshape(_TRIES, -1, 3))
-    good &= np.linalg.norm(t, axis=1) > 0.3
-    return np.array([make_transform(R[k], t[k]) for k in np.flatnonzero(good)]).reshape(-1, 4, 4)
+    R, t, good = fit_rigid(meetings.x[picks].reshape(tries, -1, 3), meetings.y[picks].reshape(tries, -1, 3))
+    apart = good & (np.linalg.norm(t, axis=1) > 0.3)
+    return np.array([make_transform(R[k], t[k]) for k in np.flatnonzero(apart)]).reshape(-1, 4, 4), not good.any()
 
 
 def _score(T_b_a: Array, meetings: _Meetings, tolerance_rad: float) -> tuple[float, Index]:
@@ -181,16 +227,10 @@ def _turn(T: Array, other: Array) -> float:
     return rotation_angle(T[:3, :3] @ other[:3, :3].T)
 
 
-def _settled(T_b_a: Array, meetings: _Meetings, rng: np.random.Generator) -> tuple[float, Array, Index, Array]:
-    """A hypothesis after refinement: its worth, the pose, matched meetings, and the pelvises where rays meet."""
-    refined, points = _refined(T_b_a, meetings, rng)
-    worth, matched = _score(refined, meetings, _RAY_RAD)
-    return worth, refined, matched, points
-
-
-def _refined(T_b_a: Array, meetings: _Meetings, rng: np.random.Generator) -> tuple[Array, Array]:
-    """The pose that brings the rays of matched detections together, and the pelvises where they meet."""
-    points = np.zeros((0, 3))
+def _settled(a: PeopleTracks, b: PeopleTracks, T_b_a: Array, offset_s: float, clock_unknown: bool,
+             rng: np.random.Generator) -> _Settled:
+    """The pose and the clock that bring the rays of matched detections together."""
+    points, meetings = np.zeros((0, 3)), _meetings(a, b, offset_s)
     for _ in range(_ROUNDS):
         matched = _score(T_b_a, meetings, 2.0 * _RAY_RAD)[1]
         if len(matched) < _MIN_MATCHES // 2:
@@ -199,7 +239,14 @@ def _refined(T_b_a: Array, meetings: _Meetings, rng: np.random.Generator) -> tup
             matched = rng.choice(matched, _MAX_POINTS, replace=False)
         uv = np.stack([p[matched][..., :2] / p[matched][..., 2:] for p in (meetings.x, meetings.y)]) * _FOCAL_PX
         uv = uv.reshape(2, -1, 2)
+        velocity = np.stack([np.zeros_like(uv[1]), _FOCAL_PX * meetings.y_velocity[matched].reshape(-1, 2)])
         result = adjust(np.stack([np.eye(4), T_b_a]), uv, np.full((2, 2), _FOCAL_PX), np.zeros((2, 2)),
-                        np.ones(uv.shape[:2]), huber_px=8.0, iterations=_ITERATIONS)
+                        np.ones(uv.shape[:2]), huber_px=8.0, iterations=_ITERATIONS,
+                        velocity_px_s=velocity if clock_unknown else None, offset_information=_OFFSET_INFORMATION)
         T_b_a, points = result.T_camera_world[1], result.points_world[::len(AXIS_JOINTS)]
-    return T_b_a, points
+        if clock_unknown:
+            offset_s += float(result.offset_s[1])
+            meetings = _meetings(a, b, offset_s)
+    worth, matched = _score(T_b_a, meetings, _RAY_RAD)
+    return _Settled(worth, T_b_a, offset_s, meetings, matched, points)
+

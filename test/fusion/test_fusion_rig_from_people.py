@@ -68,6 +68,53 @@ def test_exact_joints_give_exact_poses():
     assert not found[0].covariance.any()
 
 
+def late(tracks: dict[str, PeopleTracks], name: str, offset_s: float) -> dict[str, PeopleTracks]:
+    """The tracks with one camera's stamps off, so that `offset_s` is to be added to them."""
+    return tracks | {name: PeopleTracks(tracks[name].stamp_s - offset_s, tracks[name].joints)}
+
+
+@pytest.mark.parametrize("offset_s", [0.02, -0.05, 0.1, 0.2])
+def test_a_clock_that_is_off_costs_nothing_and_is_said(offset_s: float):
+    clip = generate(MultiviewConfig("ring", 3, 2, 120, 6))
+    found = calibrate(late(remembered(clip, range(120)).tracks(names_of(clip)), "camera_1", offset_s))
+    error = errors(clip, found)
+    assert np.linalg.norm(error[:, :3], axis=1).max() < 0.005 and np.abs(error[:, 3:]).max() < 1e-3
+    assert [camera.offset_s for camera in found] == pytest.approx([0.0, offset_s, 0.0], abs=0.002)
+    assert f"clock {1e3 * offset_s:+.0f} ms" in found[1].line() and "clock" not in found[2].line()
+
+
+@pytest.mark.parametrize("name", ["camera_0", "camera_2"])
+def test_with_noise_a_clock_that_is_off_is_found_and_moves_no_camera(name: str):
+    clip = generate(MultiviewConfig("ring", 3, 2, 200, 1))
+    right = noisy_tracks(clip, 1)
+    found = calibrate(late(right, name, 0.1))
+    expected = [0.0, -0.1, -0.1] if name == "camera_0" else [0.0, 0.0, 0.1]  # the first clock is the measure
+    assert [camera.offset_s for camera in found] == pytest.approx(expected, abs=0.01)
+    without = errors(clip, calibrate(right))
+    assert np.linalg.norm((errors(clip, found) - without)[:, :3], axis=1).max() < 0.02
+
+
+def test_nobody_moving_tells_no_clock():
+    clip = generate(MultiviewConfig("ring", 2, 2, 90, 6))
+    clip.truth[:] = clip.truth[:, :1]
+    rng = np.random.default_rng(0)
+    tracks = {name: dataclasses.replace(t, joints=t.joints + rng.normal(0.0, 0.002, t.joints.shape))
+              for name, t in remembered(clip, range(90)).tracks(names_of(clip)).items()}
+    camera = calibrate(late(tracks, "camera_1", 0.1))[1]
+    assert camera.T_first_camera is not None and np.isnan(camera.offset_s) and "clock" not in camera.line()
+    error = errors(clip, (None, camera))[0]
+    assert error @ np.linalg.solve(camera.covariance, error) < 30.0
+
+
+def test_a_camera_beyond_the_scan_of_clocks_is_refused_and_moves_no_other():
+    clip = generate(MultiviewConfig("ring", 3, 2, 120, 1))
+    tracks = noisy_tracks(clip, 1)
+    found = calibrate(late(tracks, "camera_2", 2.0))
+    error = errors(clip, found[:2]) - errors(clip, calibrate({n: tracks[n] for n in ("camera_0", "camera_1")}))
+    assert np.linalg.norm(error[0, :3]) < 0.03
+    assert found[2].T_first_camera is None and "no pose" in found[2].line()
+
+
 def test_a_camera_that_saw_nobody_is_named_and_the_others_are_found():
     clip = generate(MultiviewConfig("ring", 4, 1, 120, 6))
     names = names_of(clip)
@@ -203,6 +250,17 @@ def test_rays_of_poor_bodies_place_the_second_camera_up_to_scale():
     ours, theirs = (T[:3, 3] / np.linalg.norm(T[:3, 3]) for T in (pair.T_a_b, true))
     assert np.degrees(np.arccos(min(float(ours @ theirs), 1.0))) < 0.01
     assert 0.7 < np.linalg.norm(pair.T_a_b[:3, 3]) / np.linalg.norm(true[:3, 3]) < 1.2
+
+
+@pytest.mark.parametrize("offset_s", [-0.2, 0.1])
+def test_rays_of_poor_bodies_find_the_clock(offset_s: float):
+    clip = generate(MultiviewConfig("ring", 2, 2, 150, 6))
+    tracks = late(poor_tracks(clip, 0), "camera_1", offset_s)
+    pair = pose_from_rays(*tracks.values())
+    true = invert(clip.T_world_camera_true[0]) @ clip.T_world_camera_true[1]
+    assert pair.status is ExtrinsicsStatus.OK and pair.offset_observable
+    assert pair.offset_s == pytest.approx(offset_s, abs=0.01)
+    assert np.degrees(rotation_angle(pair.T_a_b[:3, :3] @ true[:3, :3].T)) < 0.3
 
 
 def test_poor_bodies_place_a_rig_and_say_that_its_size_is_in_doubt():
