@@ -80,7 +80,7 @@ ADVICE = {
     ExtrinsicsStatus.TOO_FEW_FRAMES: "too little was seen by two cameras at a time; walk where their views overlap",
     ExtrinsicsStatus.INCONSISTENT: "no pose explains what both saw; fewer people at a time, or a longer duration; "
                                    "clocks may be 0.5 s apart at most",
-    ExtrinsicsStatus.DEGENERATE: "all points lie on a line",
+    ExtrinsicsStatus.DEGENERATE: "all that both saw lies on one line; walk through the view",
 }
 SCENE_ADVICE = {
     ExtrinsicsStatus.TOO_FEW_FRAMES: "too few poses came in its messages; it needs a reconstructor with a pose head",

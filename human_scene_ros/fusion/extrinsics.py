@@ -37,6 +37,8 @@ _SCAN_STEP_S = 0.05
 _SCAN_MOMENTS = 100
 _SETTLED = 4  # best offsets of the scan that are refined
 _ALIKE = 1.3
+_PAIRINGS = 6
+_NEVER_TOGETHER, _FORBIDDEN = 1e3, 1e6  # as costs in metres
 _CLEARLY = 0.9  # of the likely offset's cost is what another one may cost at most
 
 _Start = tuple[float, float, Array, Array]
@@ -185,37 +187,50 @@ def _thinned(tracks: PeopleTracks, moments: int) -> PeopleTracks:
 
 
 def _likely_pairings(a: PeopleTracks, b: PeopleTracks) -> list[tuple[int, ...]]:
-    """Up to three pairings of people by the shape of their torsos over time, best first."""
+    """The likeliest pairings of people, best first: by the mean distance of their torsos, each laid upon the other.
+
+    Torsos of adults differ little, so that half a dozen are handed on; the motion decides between them.
+    """
     cost = np.zeros((len(a.joints), len(b.joints)))
     for i, j in itertools.product(range(len(a.joints)), range(len(b.joints))):
         moved = resampled(b.stamp_s, b.joints[j], a.stamp_s)
         both = np.isfinite(a.joints[i]).all(axis=(1, 2)) & np.isfinite(moved).all(axis=(1, 2))
         if not both.any():
-            cost[i, j] = 1e3
+            cost[i, j] = _NEVER_TOGETHER
             continue
         x, y = a.joints[i][both].astype(np.float64), moved[both]
         R, t, _ = fit_rigid(y, x)
         cost[i, j] = np.linalg.norm(y @ np.swapaxes(R, -1, -2) + t[:, None] - x, axis=-1).mean()
+    return _cheapest(cost, _PAIRINGS)
+
+
+def _cheapest(cost: Array, count: int) -> list[tuple[int, ...]]:
+    """The assignments of least cost, best first (Murty, Operations Research 16(3), 1968); column of each row or -1."""
+    def solved(forbidden: NDArray[np.bool_]) -> tuple[float, tuple[int, ...], NDArray[np.bool_]]:
+        rows, columns = linear_sum_assignment(np.where(forbidden, _FORBIDDEN, cost))
+        chosen = np.full(len(cost), -1)
+        chosen[rows] = columns
+        return float(np.where(forbidden, _FORBIDDEN, cost)[rows, columns].sum()), tuple(chosen.tolist()), forbidden
+
     found: list[tuple[int, ...]] = []
-    small = min(cost.shape)
-    if max(cost.shape) <= 5:
-        ranked = []
-        wide = np.full((max(cost.shape), max(cost.shape)), 1e3)
-        wide[:cost.shape[0], :cost.shape[1]] = cost
-        for permutation in itertools.permutations(range(len(wide))):
-            pairing = tuple(p if p < cost.shape[1] else -1 for p in permutation[:cost.shape[0]])
-            value = sum(cost[i, j] for i, j in enumerate(pairing) if j >= 0)
-            ranked.append((value, pairing))
-        ranked.sort()
-        for _, pairing in ranked:
-            if pairing not in found and sum(j >= 0 for j in pairing) == small:
-                found.append(pairing)
-        return found[:6]  # torso shapes of adults differ little; trying a few more is cheap
-    rows, columns = linear_sum_assignment(cost)
-    result = [-1] * len(a.joints)
-    for i, j in zip(rows, columns, strict=True):
-        result[i] = int(j)
-    return [tuple(result)]
+    waiting = [solved(np.zeros(cost.shape, bool))]
+    while waiting and len(found) < count:
+        waiting.sort(key=lambda s: s[:2])
+        value, pairing, forbidden = waiting.pop(0)
+        if value >= _FORBIDDEN:
+            break
+        found.append(pairing)
+        # What is left, in disjoint parts: the first pairs stay, the next one does not.
+        stays = forbidden.copy()
+        for i, j in enumerate(pairing):
+            if j >= 0:
+                without = stays.copy()
+                without[i, j] = True
+                waiting.append(solved(without))
+                kept = stays[i, j]
+                stays[i], stays[:, j] = True, True
+                stays[i, j] = kept
+    return found
 
 
 def resampled(stamp: Array, joints: NDArray[np.floating], at: Array) -> Array:

@@ -6,6 +6,7 @@ import itertools
 import json
 
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion.bundle import adjust, triangulated
@@ -63,6 +64,32 @@ def test_outliers_do_not_pull_and_sigma_is_honest():
     assert angle < 0.2 and distance < 0.02
     assert not result.sigma[0].any() and 0.001 < result.sigma[1:, :3].max() < 0.02
     assert np.isnan(result.points_world[50:60]).all() and np.isnan(result.residual_px[2, :50]).all()
+
+
+@pytest.mark.parametrize("noise_px", [0.0, 1.0])
+def test_clocks_are_found_with_the_poses(noise_px: float):
+    """Points that move, seen by cameras whose clocks are off by up to 40 ms."""
+    T, start, uv, focal, principal, _ = scene(noise_px, 0.0)
+    rng, offset = np.random.default_rng(1), np.array([0.0, 0.02, -0.04, 0.01])
+    velocity = 300.0 * rng.normal(size=uv.shape)
+    late = uv + offset[:, None, None] * velocity
+    result = adjust(start, late, focal, principal, np.ones(uv.shape[:2]), velocity_px_s=velocity)
+    angle, distance = errors(T, result.T_camera_world)
+    assert angle < 1e-5 + 0.2 * noise_px and distance < 1e-6 + 0.02 * noise_px
+    assert np.abs(result.offset_s - offset).max() < 1e-6 + 1e-3 * noise_px
+    if noise_px:
+        deviations = (result.offset_s - offset)[1:] / np.sqrt(result.offset_variance[1:])
+        assert 0.1 < np.sqrt(np.mean(deviations**2)) < 3.0
+    without = adjust(start, late, focal, principal, np.ones(uv.shape[:2]))
+    assert errors(T, without.T_camera_world)[1] > 5.0 * distance and not without.offset_s.any()
+
+
+def test_where_nothing_moves_clocks_stay_in_step_and_in_doubt():
+    _, start, uv, focal, principal, _ = scene(1.0, 0.0)
+    result = adjust(start, uv, focal, principal, np.ones(uv.shape[:2]), velocity_px_s=np.zeros(uv.shape),
+                    offset_information=(1.0 / 0.05)**2)
+    assert np.abs(result.offset_s).max() < 1e-12
+    np.testing.assert_allclose(np.sqrt(result.offset_variance[1:]), 0.05, rtol=0.3)
 
 
 def real_rig():

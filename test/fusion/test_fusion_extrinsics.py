@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from human_scene_ros.fusion import extrinsics as ext
+from human_scene_ros.fusion.calibration import calibrate
 from human_scene_ros.fusion.extrinsics import ExtrinsicsStatus, PeopleTracks
+from human_scene_ros.fusion.ray_pairs import pose_from_rays
 from human_scene_ros.geometry.transform import apply, invert, make_transform
 
 TORSO = np.array([[0, 0, 0], [0.1, 0.1, 0], [-0.1, 0.1, 0], [0, -0.45, 0.02], [0, -0.6, 0.05], [0.18, -0.4, 0],
@@ -45,7 +48,7 @@ def errors(T: np.ndarray) -> tuple[float, float]:
 def test_pose_and_offset_of_one_walker_are_found(offset: float):
     result = ext.pose_from_people(*pair(1, offset, noise=0.02))
     angle, distance = errors(result.T_a_b)
-    assert result.status <= ExtrinsicsStatus.LOW_MOTION and result.offset_observable
+    assert result.status is ExtrinsicsStatus.OK and result.offset_observable
     assert angle < 0.5 and distance < 0.05 and result.offset_s == pytest.approx(offset, abs=0.021)
 
 
@@ -85,6 +88,52 @@ def test_different_people_or_nobody_give_no_pose():
     assert ext.pose_from_people(never, a).status is ExtrinsicsStatus.TOO_FEW_FRAMES
     nobody = PeopleTracks(a.stamp_s, np.zeros((0, len(a.stamp_s), 7, 3)))
     assert ext.pose_from_people(nobody, a).status is ExtrinsicsStatus.TOO_FEW_FRAMES
+
+
+def test_pairings_come_in_the_order_of_their_cost():
+    rng = np.random.default_rng(5)
+    for shape in ((3, 3), (4, 4), (2, 4), (4, 2)):
+        cost = rng.uniform(0.0, 1.0, shape)
+        padded = np.zeros((max(shape), max(shape)))
+        padded[:shape[0], :shape[1]] = cost
+        every = {}
+        for permutation in itertools.permutations(range(max(shape))):
+            pairing = tuple(j if j < shape[1] else -1 for j in permutation[:shape[0]])
+            every[pairing] = sum(cost[i, j] for i, j in enumerate(pairing) if j >= 0)
+        assert ext._cheapest(cost, 6) == sorted(every, key=every.__getitem__)[:6]
+
+
+def test_a_likely_clock_is_kept_unless_another_explains_clearly_more():
+    noisy = pair(1, 0.01, noise=0.1)
+    assert ext.pose_from_people(*noisy).offset_s != 0.0
+    kept = ext.pose_from_people(*noisy, likely_offset_s=0.0)
+    assert kept.offset_observable and kept.offset_s == 0.0 and errors(kept.T_a_b)[1] < 0.1
+    moved = ext.pose_from_people(*pair(1, 0.15, noise=0.02), likely_offset_s=0.0)
+    assert moved.offset_s == pytest.approx(0.15, abs=0.021) and errors(moved.T_a_b)[1] < 0.05
+
+
+def test_points_on_one_line_are_degenerate():
+    a, b = pair(1, moving=0.0)
+    line = TORSO * [0.0, 1.0, 0.0] + [0.0, 0.0, 5.0]
+    a = dataclasses.replace(a, joints=np.broadcast_to(line, a.joints.shape))
+    T_b_a = make_transform(Rotation.from_rotvec([0.0, 0.4, 0.0]).as_matrix(), np.array([-2.0, 0.0, 0.5]))
+    b = dataclasses.replace(b, joints=np.broadcast_to(apply(T_b_a, line), b.joints.shape))
+    result = ext.pose_from_people(a, b)
+    assert result.status is ExtrinsicsStatus.DEGENERATE and (result.T_a_b == np.eye(4)).all()
+    assert pose_from_rays(a, b).status is ExtrinsicsStatus.DEGENERATE
+    camera = calibrate({"a": a, "b": b})[1]
+    assert camera.status is ExtrinsicsStatus.DEGENERATE and "on one line" in camera.line()
+
+
+def test_clocks_of_a_rig_go_along_its_best_pairs():
+    def clock(offset_s: float, inliers: int = 100, **other) -> ext.PairExtrinsics:
+        return dataclasses.replace(edge(np.eye(4), inliers), offset_s=offset_s, **other)
+
+    offsets = ext.offsets_from_pairs({
+        ("a", "b"): clock(0.1), ("c", "b"): clock(0.3), ("a", "c"): clock(0.9, 10),
+        ("a", "d"): clock(0.5, offset_observable=False),
+        ("a", "e"): clock(0.5, status=ExtrinsicsStatus.INCONSISTENT)}, "a")
+    assert offsets == pytest.approx({"a": 0.0, "b": 0.1, "c": -0.2})
 
 
 def test_rigid_fit_is_exact_and_marks_lines():
