@@ -33,7 +33,7 @@ def invert_symmetric(matrices: NDArray[np.floating]) -> tuple[Array, NDArray[np.
     M = np.asarray(matrices, np.float64)
     cofactor, determinant = cofactors(M.reshape(-1, 9).T)
     possible = determinant > 0.0
-    if not possible.all():
+    if np.count_nonzero(possible) < len(possible):
         cofactor, determinant = np.where(possible, cofactor, 0.0), np.where(possible, determinant, 1.0)
     return (cofactor / determinant).T.reshape(M.shape), possible.reshape(M.shape[:-2])
 
@@ -42,4 +42,4 @@ def mahalanobis_squared(offsets: NDArray[np.floating], covariances: NDArray[np.f
     """(..., 3) and (..., 3, 3) symmetric -> (...) d^T S^-1 d; infinity where S is not positive."""
     inverse, possible = invert_symmetric(covariances)
     squared = ((inverse @ offsets[..., None])[..., 0] * offsets).sum(axis=-1)
-    return squared if possible.all() else np.where(possible, squared, np.inf)
+    return squared if np.count_nonzero(possible) == possible.size else np.where(possible, squared, np.inf)
