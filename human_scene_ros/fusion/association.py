@@ -55,7 +55,8 @@ class Association:
         self._skeleton, self._rig = skeleton, rig
         self._next_id = next_id
         self._stamp_s = -math.inf
-        self._free_seen: dict[tuple[int, int], float] = {}  # view and tracklet
+        self._free_seen: dict[tuple[int, int], tuple[int, float]] = {}  # view and tracklet -> first step, last stamp
+        self._frames = 0
         self._free_before = np.zeros(0)
         self._pending: dict[tuple[int, int], int] = {}
         self._agreement: dict[tuple[int, int], int] = {}
@@ -81,6 +82,7 @@ class Association:
     def step(self, stamp_s: float, seen: Measured) -> Index:
         """(N,) row of the person of each detection, -1 = nobody."""
         self._stamp_s = stamp_s
+        self._frames += 1
         self.bury(stamp_s, np.zeros(0, np.int64))
         n, people = len(seen), len(self.people)
         owner = np.full(n, -1)
@@ -203,8 +205,8 @@ class Association:
         self._free_before = np.full(len(seen), np.nan)
         for i in free:
             key = int(seen.view[i]), int(seen.tracklet[i])
-            self._free_before[i] = self._free_seen.get(key, math.nan)
-            self._free_seen[key] = float(seen.stamp[i])
+            first, self._free_before[i] = self._free_seen.get(key, (self._frames, math.nan))
+            self._free_seen[key] = first, float(seen.stamp[i])
 
     def _were_two(self, seen: Measured, free: Index) -> NDArray[np.bool_]:
         """(n, people) pairs that cannot be: the view last saw this tracklet beside the one bound to the person."""
@@ -299,6 +301,10 @@ class Association:
                         continue
                     if pending[key] < self.config.birth_frames:
                         continue
+                if len(group) == 2 and self._frames - max(
+                        self._free_seen[int(seen.view[r]), int(seen.tracklet[r])][0] for r in group) < (
+                            self.config.pair_frames - 1):
+                    continue
                 owner[group] = self._create(stamp_s, seen, group, canonical[labels == label])
         self._pending = pending
 

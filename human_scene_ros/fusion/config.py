@@ -54,6 +54,8 @@ class FusionConfig:
         max_skew_s: Detections farther apart in time are not compared without a person between them.
         max_age_s: Detections farther from the stamp of the step are left out.
         birth_frames: A person seen by one view becomes global after so many frames.
+        pair_frames: New tracks of two views make a person from so many frames on: the true companion may have been
+            missed in the first, and two views cannot outvote each other.
         miss_evidence: How much less likely (as a logarithm) it makes a person that a view which should see it does not;
             who is denied by more views than affirmed is not published. 0 = nobody is doubted.
         confirm_score: A new person of two views is published at once with this mean score, else on the
@@ -92,6 +94,7 @@ class FusionConfig:
     max_skew_s: float = 0.04
     max_age_s: float = 0.1
     birth_frames: int = 5
+    pair_frames: int = 3
     miss_evidence: float = 1.2
     confirm_score: float = 0.8
     merge_frames: int = 8

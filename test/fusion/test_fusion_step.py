@@ -88,7 +88,7 @@ def exact_clip(views: int = 4, frames: int = 30):
 
 def test_without_noise_heads_are_exact_and_everybody_is_one_person():
     clip = exact_clip()
-    fusion = fusion_for(clip, FusionConfig(smooth_position=False))
+    fusion = fusion_for(clip, FusionConfig(smooth_position=False, pair_frames=1))
     owners: dict[int, set[int]] = {}
     for k, rows, detections in frames_of(clip):
         result = fusion.step(k / FPS, detections)
@@ -145,7 +145,7 @@ def test_bad_numbers_are_marked_and_hurt_nobody_else():
 @pytest.mark.parametrize("broken", [None, np.full((4, 4), np.nan), np.diag([1.0, 1.0, -1.0, 1.0]), np.eye(3)])
 def test_a_view_without_usable_extrinsics_is_left_out(broken):
     clip = exact_clip(frames=5)
-    fusion = fusion_for(clip)
+    fusion = fusion_for(clip, FusionConfig(pair_frames=1))
     assert fusion.set_extrinsics(2, broken) is False
     for k, rows, detections in frames_of(clip):
         result = fusion.step(k / FPS, detections)
@@ -208,7 +208,7 @@ def test_two_views_on_one_line_are_marked_and_depth_decides():
     skeleton = Skeleton((-1, *range(15)), np.tile([0.0, 0.1, 0.0], (16, 1)))
     facing = [np.array([[0.0, 0, 1, -3], [-1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]]),
               np.array([[0.0, 0, -1, 3], [1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]])]
-    fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(facing)])
+    fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(facing)], FusionConfig(pair_frames=1))
     detections = Detections(np.array([0, 1]), np.zeros(2), np.array([[0.0, 0, 3.2], [0.0, 0, 3.2]]),
                             np.zeros((2, 16, 3)), np.zeros((2, 10)), np.ones(2), np.zeros((2, 8)))
     result = fusion.step(0.0, detections)
@@ -220,7 +220,7 @@ def one_step(views: list[np.ndarray], heads_camera: np.ndarray, **settings: obje
     """One person seen once by cameras at (4, 4) poses, head at (V, 3) metres in each."""
     skeleton = Skeleton((-1, *range(15)), np.tile([0.0, 0.1, 0.0], (16, 1)))
     fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(views)],
-                    FusionConfig(smooth_position=False, gate=100.0, **settings))
+                    FusionConfig(smooth_position=False, gate=100.0, pair_frames=1, **settings))
     n = len(views)
     return fusion.step(0.0, Detections(np.arange(n), np.zeros(n), heads_camera, np.zeros((n, 16, 3)), np.zeros((n, 10)),
                                        np.ones(n), np.zeros((n, 8))))
@@ -366,6 +366,27 @@ def test_the_loss_of_a_camera_changes_no_identity_and_leaves_no_gap():
     assert result.scores["id_switches"] == 0 and result.scores["coverage"] > 0.98
     seen = [set(f.people.person_id.tolist()) for f in result.frames[60:]]
     assert set().union(*seen) == set(result.frames[59].people.person_id.tolist())
+
+
+@pytest.mark.parametrize("pair_frames", [1, 3])
+def test_new_tracks_of_two_views_wait_for_companions_that_were_missed_at_first(pair_frames: int):
+    """Two people half a metre apart; in the first image of each camera the other one of them is missing."""
+    skeleton = Skeleton((-1, *range(15)), np.tile([0.0, 0.1, 0.0], (16, 1)))
+    people = np.array([[-0.25, 0.0, 1.0], [0.25, 0.0, 1.0]])
+    views = [looking_at(np.array([0.0, 0.0, 1.0]), np.array([x, 0.3, 1.6])) for x in (-5.0, 5.0)]
+    config = FusionConfig(pair_frames=pair_frames)
+    fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(views)], config)
+    ids: list[set[int]] = [set(), set()]
+    for k in range(6):
+        rows = [(0, 0), (1, 1)] if k == 0 else [(0, 0), (0, 1), (1, 0), (1, 1)]  # view and person
+        heads = [views[v][:3, :3].T @ (people[p] - views[v][:3, 3]) for v, p in rows]
+        n = len(rows)
+        result = fusion.step(k / FPS, Detections(
+            np.array([v for v, _ in rows]), np.full(n, k / FPS), np.array(heads), np.zeros((n, 16, 3)),
+            np.zeros((n, 10)), np.ones(n), None, np.array([p for _, p in rows])))
+        for (_, p), number in zip(rows, result.detection_person.tolist(), strict=True):
+            ids[p] |= {number} - {-1}
+    assert (sorted(map(sorted, ids)) == [[0], [1]]) == (pair_frames == 3), ids
 
 
 @pytest.mark.parametrize("seed", [9, 18])
@@ -538,7 +559,7 @@ def test_a_wrong_depth_that_met_a_ghost_finds_its_person(others_could: bool):
     person, ghost = np.zeros(3), np.array([1.0, 0.0, 0.0])
     if not others_could:
         views[:2] = [dataclasses.replace(view, image_size=(200, 480)) for view in views[:2]]
-    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views)
+    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views, FusionConfig(pair_frames=1))
     assert np.allclose(look_at(person, views[3].T_world_camera, 0.75), look_at(ghost, views[3].T_world_camera))
     shown = []
     for k in range(30):
