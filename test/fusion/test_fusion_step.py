@@ -370,9 +370,9 @@ def test_the_loss_of_a_camera_changes_no_identity_and_leaves_no_gap():
 
 @pytest.mark.parametrize("pair_frames", [1, 3])
 def test_new_tracks_of_two_views_wait_for_companions_that_were_missed_at_first(pair_frames: int):
-    """Two people half a metre apart; in the first image of each camera the other one of them is missing."""
+    """Two people 0.7 m apart, one behind the other; in the first image of each camera another one is missing."""
     skeleton = Skeleton((-1, *range(15)), np.tile([0.0, 0.1, 0.0], (16, 1)))
-    people = np.array([[-0.25, 0.0, 1.0], [0.25, 0.0, 1.0]])
+    people = np.array([[-0.35, 0.0, 1.0], [0.35, 0.0, 1.0]])
     views = [looking_at(np.array([0.0, 0.0, 1.0]), np.array([x, 0.3, 1.6])) for x in (-5.0, 5.0)]
     config = FusionConfig(pair_frames=pair_frames)
     fusion = Fusion(skeleton, [View(str(v), T, 800.0) for v, T in enumerate(views)], config)
