@@ -27,6 +27,7 @@ Index = NDArray[np.int64]
 MAX_BIAS = 0.5
 """Limit of the logarithm of a view's depth error."""
 
+_HOPELESS = 2.0  # times the gate: nothing dearer is looked at any more
 _ON_RAY_M = 0.15
 _SAME_POSE_M = 0.30
 _IDENTITY = np.eye(3)
@@ -102,15 +103,11 @@ class Association:
                     self.people.bound[person[loose], seen.view[bound[loose]]] = -1
             self._disown(seen, owner)
         free = (owner < 0).nonzero()[0]
-        canonical: Array | None = None
         if len(free):
             self._note(seen, free)
-            canonical = pose_positions(self._skeleton, seen.rotations[free], seen.betas[free])[1]
             if people:
-                self._adopt(seen, owner, free, canonical)
-                left = owner[free] < 0
-                free, canonical = free[left], canonical[left]
-        self._births(stamp_s, seen, owner, free, canonical)
+                self._adopt(seen, owner, free)
+        self._births(stamp_s, seen, owner, free[owner[free] < 0])
         self._exchange(seen, owner)
         self._merge_people(owner, seen)
         self.bury(stamp_s, owner)
@@ -174,21 +171,31 @@ class Association:
         best = int(np.argmin(beside))
         return (int(candidates[best]), float(bias[best])) if beside[best] < _ON_RAY_M else (-1, 0.0)
 
-    def _adopt(self, seen: Measured, owner: Index, free: Index, canonical: Array) -> None:
+    def _canonical(self, seen: Measured, rows: Index) -> Array:
+        """(n, C, 3) joints in body axes; whoever can be told apart by place is told apart without them."""
+        return pose_positions(self._skeleton, seen.rotations[rows], seen.betas[rows])[1]
+
+    def _adopt(self, seen: Measured, owner: Index, free: Index) -> None:
         """Unbound detections to people who lack their view, per view by gated assignment."""
         taken = np.zeros((len(self.people), len(self._rig)), bool)
         assigned = owner >= 0
         taken[owner[assigned], seen.view[assigned]] = True
-        pose = pose_distances(canonical, self.people.canonical)
-        odd = np.zeros(pose.shape, bool)
+        forbidden = taken[:, seen.view[free]].T | self._were_two(seen, free)
+        odd = np.zeros(forbidden.shape, bool)
         if self.config.association == "paper":
-            cost, gate = self._paper_to_people(seen, free, canonical, pose), self.config.paper_gate_m
+            cost, gate = self._paper_to_people(seen, free), self.config.paper_gate_m
         else:
+            gate = self.config.gate
             squared = self._distances_squared(seen, free[:, None], np.arange(len(self.people)))
             odd = squared[1] < squared[0]
-            cost = np.sqrt(squared.min(axis=0) + (pose / self.config.pose_sigma_m)**2)
-            gate = self.config.gate
-        cost = np.where(taken[:, seen.view[free]].T | self._were_two(seen, free), np.inf, cost)
+            total = squared.min(axis=0)
+            near = ((total < gate * gate) & ~forbidden).any(axis=1)
+            if not near.any():
+                return
+            pose = pose_distances(self._canonical(seen, free[near]), self.people.canonical)
+            total[near] += (pose / self.config.pose_sigma_m)**2
+            cost = np.sqrt(total)
+        cost = np.where(forbidden, np.inf, cost)
         possible = (cost < gate).any(axis=1)
         for v in sorted(set(seen.view[free[possible]].tolist())):
             mine = (possible & (seen.view[free] == v)).nonzero()[0]
@@ -217,13 +224,14 @@ class Association:
         root = seen.rotations[rows, 0].reshape(-1, 3, 3)
         return seen.point[rows, None] + (canonical - canonical[:, self._skeleton.head, None]) @ root.transpose(0, 2, 1)
 
-    def _paper_to_people(self, seen: Measured, free: Index, canonical: Array, pose: Array) -> Array:
-        people = self.people
+    def _paper_to_people(self, seen: Measured, free: Index) -> Array:
+        people, canonical = self.people, self._canonical(seen, free)
         offset = people.canonical - people.canonical[:, self._skeleton.head, None]
         position, _ = people.predicted(np.arange(len(people)), self._stamp_s)
         others = position[:, None] + offset @ people.rotation[:, 0].transpose(0, 2, 1)
         world = pose_distances(self._world_joints(seen, free, canonical), others)
-        return self.config.position_weight * world + self.config.pose_weight * pose
+        return self.config.position_weight * world + self.config.pose_weight * pose_distances(
+            canonical, people.canonical)
 
     def _exchange(self, seen: Measured, owner: Index) -> None:
         """Pair the detections of two people whom the same two views see the other way, where that fits far better.
@@ -238,10 +246,8 @@ class Association:
         both = rows[count[owner[rows]] == 2]
         if len(both) >= 4:
             both = both[np.lexsort((seen.view[both], owner[both]))].reshape(-1, 2)
-            canonical = pose_positions(self._skeleton, seen.rotations[both.ravel()], seen.betas[both.ravel()])[1]
-            cost = self._pair_costs(seen, both.ravel(), canonical)[0]
-            gate = self.config.paper_gate_m if self.config.association == "paper" else self.config.gate
-            cost = np.minimum(cost / gate, 2.0)**2
+            cost, gate = self._pair_costs(seen, both.ravel())
+            cost = np.minimum(cost / gate, _HOPELESS)**2
             for i, j in itertools.combinations(range(len(both)), 2):
                 if (seen.view[both[i]] != seen.view[both[j]]).any():
                     continue
@@ -264,28 +270,33 @@ class Association:
         self.people.bias[pair] = 0.0
         self.people.filters.restart(pair)
 
-    def _pair_costs(self, seen: Measured, rows: Index, canonical: Array) -> tuple[Array, float]:
-        pose = pose_distances(canonical, canonical)
+    def _pair_costs(self, seen: Measured, rows: Index) -> tuple[Array, float]:
+        """(n, n) costs of being one person, exact up to `_HOPELESS` gates, and the gate."""
+        skew = np.abs(seen.stamp[rows, None] - seen.stamp[rows][None]) > self.config.max_skew_s
+        forbidden = skew | (seen.view[rows, None] == seen.view[rows][None])
         if self.config.association == "paper":
+            gate, canonical = self.config.paper_gate_m, self._canonical(seen, rows)
             joints = self._world_joints(seen, rows, canonical)
-            cost = self.config.position_weight * pose_distances(joints, joints) + self.config.pose_weight * pose
-            gate = self.config.paper_gate_m
+            cost = (self.config.position_weight * pose_distances(joints, joints)
+                    + self.config.pose_weight * pose_distances(canonical, canonical))
         else:
-            covariance = seen.covariance[rows]
+            gate, covariance = self.config.gate, seen.covariance[rows]
             offset = seen.point[rows, None] - seen.point[rows][None]
             squared = mahalanobis_squared(offset, covariance[:, None] + covariance[None])
-            cost, gate = np.sqrt(squared + (pose / self.config.pose_sigma_m)**2), self.config.gate
-        skew = np.abs(seen.stamp[rows, None] - seen.stamp[rows][None]) > self.config.max_skew_s
-        same = seen.view[rows, None] == seen.view[rows][None]
-        return np.where(skew | same, np.inf, cost), gate
+            near = ((squared < (_HOPELESS * gate)**2) & ~forbidden).any(axis=1).nonzero()[0]
+            if len(near):
+                canonical = self._canonical(seen, rows[near])
+                squared[near[:, None], near] += (pose_distances(canonical, canonical) / self.config.pose_sigma_m)**2
+            cost = np.sqrt(squared)
+        return np.where(forbidden, np.inf, cost), gate
 
-    def _births(self, stamp_s: float, seen: Measured, owner: Index, free: Index, canonical: Array | None) -> None:
+    def _births(self, stamp_s: float, seen: Measured, owner: Index, free: Index) -> None:
         pending: dict[tuple[int, int], int] = {}
         self.cycle_rate = 0.0
-        if len(free) and canonical is not None:
+        if len(free):
             labels = np.arange(len(free))
             if len(free) > 1:
-                cost, gate = self._pair_costs(seen, free, canonical)
+                cost, gate = self._pair_costs(seen, free)
                 if len(free) > 2 and (cost < gate).any():
                     # Only counted: complete linkage never joins two that contradict, and its cheapest edges win.
                     matched = pair_matches(seen.view[free], cost, gate)
@@ -297,7 +308,7 @@ class Association:
                     key = (int(seen.view[group[0]]), int(seen.tracklet[group[0]]))
                     pending[key] = self._pending.get(key, 0) + 1
                     if pending[key] >= 3 and self.config.learn_view_bias and self._explain(
-                            seen, owner, int(group[0]), canonical[labels == label][0]):
+                            seen, owner, int(group[0]), self._canonical(seen, group)[0]):
                         continue
                     if pending[key] < self.config.birth_frames:
                         continue
@@ -305,7 +316,7 @@ class Association:
                         self._free_seen[int(seen.view[r]), int(seen.tracklet[r])][0] for r in group) < (
                             self.config.pair_frames - 1):
                     continue
-                owner[group] = self._create(stamp_s, seen, group, canonical[labels == label])
+                owner[group] = self._create(stamp_s, seen, group, self._canonical(seen, group))
         self._pending = pending
 
     def _explain(self, seen: Measured, owner: Index, row: int, canonical: Array) -> bool:
