@@ -293,6 +293,7 @@ class Association:
     def _births(self, stamp_s: float, seen: Measured, owner: Index, free: Index) -> None:
         pending: dict[tuple[int, int], int] = {}
         self.cycle_rate = 0.0
+        wait = self.config.pair_frames - 1 if np.count_nonzero(self._rig.looking & self._rig.known) == 2 else 0
         if len(free):
             labels = np.arange(len(free))
             if len(free) > 1:
@@ -312,9 +313,8 @@ class Association:
                         continue
                     if pending[key] < self.config.birth_frames:
                         continue
-                if len(group) == 2 and self._frames - max(
-                        self._free_seen[int(seen.view[r]), int(seen.tracklet[r])][0] for r in group) < (
-                            self.config.pair_frames - 1):
+                if len(group) == 2 and wait and self._frames - max(
+                        self._free_seen[int(seen.view[r]), int(seen.tracklet[r])][0] for r in group) < wait:
                     continue
                 owner[group] = self._create(stamp_s, seen, group, self._canonical(seen, group))
         self._pending = pending

@@ -54,8 +54,9 @@ class FusionConfig:
         max_skew_s: Detections farther apart in time are not compared without a person between them.
         max_age_s: Detections farther from the stamp of the step are left out.
         birth_frames: A person seen by one view becomes global after so many frames.
-        pair_frames: New tracks of two views make a person from so many frames on: the true companion may have been
-            missed in the first, and two views cannot outvote each other.
+        pair_frames: Where two views alone look, new tracks of both make a person from so many frames on: the true
+            companion may have been missed in the first, and two views cannot outvote each other. (Where more look,
+            waiting costs more than it saves.)
         miss_evidence: How much less likely (as a logarithm) it makes a person that a view which should see it does not;
             who is denied by more views than affirmed is not published. 0 = nobody is doubted.
         confirm_score: A new person of two views is published at once with this mean score, else on the

@@ -88,7 +88,7 @@ def exact_clip(views: int = 4, frames: int = 30):
 
 def test_without_noise_heads_are_exact_and_everybody_is_one_person():
     clip = exact_clip()
-    fusion = fusion_for(clip, FusionConfig(smooth_position=False, pair_frames=1))
+    fusion = fusion_for(clip, FusionConfig(smooth_position=False))
     owners: dict[int, set[int]] = {}
     for k, rows, detections in frames_of(clip):
         result = fusion.step(k / FPS, detections)
@@ -145,7 +145,7 @@ def test_bad_numbers_are_marked_and_hurt_nobody_else():
 @pytest.mark.parametrize("broken", [None, np.full((4, 4), np.nan), np.diag([1.0, 1.0, -1.0, 1.0]), np.eye(3)])
 def test_a_view_without_usable_extrinsics_is_left_out(broken):
     clip = exact_clip(frames=5)
-    fusion = fusion_for(clip, FusionConfig(pair_frames=1))
+    fusion = fusion_for(clip)
     assert fusion.set_extrinsics(2, broken) is False
     for k, rows, detections in frames_of(clip):
         result = fusion.step(k / FPS, detections)
@@ -559,7 +559,7 @@ def test_a_wrong_depth_that_met_a_ghost_finds_its_person(others_could: bool):
     person, ghost = np.zeros(3), np.array([1.0, 0.0, 0.0])
     if not others_could:
         views[:2] = [dataclasses.replace(view, image_size=(200, 480)) for view in views[:2]]
-    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views, FusionConfig(pair_frames=1))
+    fusion = Fusion(Skeleton.from_body_model(load_body_model()), views)
     assert np.allclose(look_at(person, views[3].T_world_camera, 0.75), look_at(ghost, views[3].T_world_camera))
     shown = []
     for k in range(30):
