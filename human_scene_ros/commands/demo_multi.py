@@ -450,7 +450,7 @@ def table(summary: dict[str, Any]) -> str:
             ("network per image, mean", f"{sum(network) / max(len(network), 1):.0f} ms"),
             ("reconstructors, peak memory",
              f"{summary['reconstructors']}, {summary['reconstructors_peak_rss_mib']:.0f} MiB"),
-            ("fusion per set, mean", f"{summary['fusion_mean_ms']:.1f} ms"),
+            ("fusion per set, by the clock", f"{summary['fusion_mean_ms']:.1f} ms"),
             ("people at once / ids in all", f"{summary['people']} / {summary['person_ids']}")]
     rows += [(name, format_value((summary["errors"] or {}).get(key), factor, unit))
              for key, name, _, factor, unit in _SHOWN if key in (summary["errors"] or {})]
