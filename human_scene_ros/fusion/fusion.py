@@ -260,7 +260,7 @@ class Fusion:
             if self.config.position == "mean":
                 head[a] = np.average(points[mine], axis=0, weights=seen.score[rows[mine]])
                 continue
-            centre = self._rig.centre[seen.view[rows[mine]]]
+            centre = seen.centre[rows[mine]]
             direction = points[mine] - centre
             direction /= np.linalg.norm(direction, axis=1, keepdims=True)
             result = triangulate(centre, direction, seen.score[rows[mine]] / seen.depth[rows[mine]]**2,
