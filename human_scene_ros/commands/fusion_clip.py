@@ -122,7 +122,7 @@ def _tracks(clip: MultiviewClip, views: int, frames: int) -> NDArray[np.int64]:
         rows = slice(bounds[k], bounds[k + 1])
         if bounds[k + 1] > bounds[k]:
             tracks[rows] = trackers.step(clip.view[rows].astype(np.int64), clip.stamp_s[rows], clip.head_camera[rows],
-                                         clip.token[rows])[0]
+                                         clip.token[rows])
     return tracks
 
 

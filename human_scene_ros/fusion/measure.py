@@ -133,7 +133,7 @@ class Measurement:
             tracklet = np.asarray(d.track_id, np.int64)
         else:
             tracklet = self._trackers.step(view, stamp, point,
-                                           None if d.token is None else np.asarray(d.token, np.float64))[0]
+                                           None if d.token is None else np.asarray(d.token, np.float64))
         return Measured(rows, view, stamp, centre, point, covariances, rotations.reshape(len(rows), J, 9), betas, score,
                         head[:, 2], lower, tracklet)
 

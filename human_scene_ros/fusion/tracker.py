@@ -142,7 +142,6 @@ class ViewTrackers:
         self._position = np.zeros((views, 0, 3))
         self._ids = np.zeros((views, 0), np.int64)
         self._seen = np.zeros((views, 0))
-        self._hits = np.zeros((views, 0), np.int64)
         self._alive = np.zeros((views, 0), bool)
         self._next_id = np.zeros(views, np.int64)
         self._scale = TokenScale() if self._config.calibrate_alpha else None
@@ -150,7 +149,6 @@ class ViewTrackers:
         """What the tokens are worth, once known; only with `calibrate_alpha`."""
         self._reference = [ReferenceTracker(self._config.alpha, self._config.iterations, self._config.threshold)
                            for _ in range(views if self._config.mode == "reference" else 0)]
-        self._reference_hits: list[dict[int, int]] = [{} for _ in self._reference]
 
     def memory_size(self, view: int) -> int:
         """People remembered in a view."""
@@ -159,7 +157,7 @@ class ViewTrackers:
         return int(self._alive[view].sum())
 
     def step(self, view: NDArray[np.integer], stamp_s: NDArray[np.floating], position: NDArray[np.floating],
-             tokens: NDArray[np.floating] | None) -> tuple[Index, Index]:
+             tokens: NDArray[np.floating] | None) -> Index:
         """Match the detections of all views at one time step.
 
         Args:
@@ -169,15 +167,14 @@ class ViewTrackers:
             tokens: (N, D) identity features; None = displacement only.
 
         Returns:
-            ids: (N,) per view.
-            hits: (N,) how often each has been seen, this time included.
+            (N,) ids per view.
 
         Raises:
             ShapeError: The reference mode got no tokens.
         """
         n_all = len(view)
         if not n_all:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+            return np.zeros(0, np.int64)
         if self._reference:
             return self._reference_step(np.asarray(view), tokens)
         config = self._config
@@ -211,34 +208,30 @@ class ViewTrackers:
                                       + (1.0 - config.keep) * current_tokens[rows, places])
             self._position[rows, at] = current_position[rows, places]
             self._seen[rows, at] = current_stamp[rows, places]
-            self._hits[rows, at] += 1
         newcomers = real & (column < 0)
         if newcomers.any():
             self._forget(now)
             self._admit(newcomers, column, current_tokens, current_position, current_stamp)
-        ids, hits = np.empty(n_all, np.int64), np.empty(n_all, np.int64)
+        ids = np.empty(n_all, np.int64)
         at = column[sorted_view, slot]
         ids[order] = self._ids[sorted_view, at]
-        hits[order] = self._hits[sorted_view, at]
         if self._scale is not None and tokens.shape[1]:
             self._scale.add(np.asarray(view), ids, tokens)
             self.token_scale = self._scale.result()
             if self.token_scale is not None:
                 self._config = dataclasses.replace(config, alpha=self.token_scale.alpha)
                 self._scale = None
-        return ids, hits
+        return ids
 
-    def _reference_step(self, view: NDArray[np.integer], tokens: NDArray[np.floating] | None) -> tuple[Index, Index]:
+    def _reference_step(self, view: NDArray[np.integer], tokens: NDArray[np.floating] | None) -> Index:
         if tokens is None:
             raise ShapeError("tokens = None: the reference tracker knows people by their tokens; give (N, D) tokens or "
                              "set mode = 'robust'")
-        ids, hits = np.empty(len(view), np.int64), np.empty(len(view), np.int64)
+        ids = np.empty(len(view), np.int64)
         for v in np.unique(view).tolist():
-            mine, count = np.flatnonzero(view == v), self._reference_hits[v]
-            for row, number in zip(mine.tolist(), self._reference[v].step(tokens[mine]), strict=True):
-                count[number] = count.get(number, 0) + 1
-                ids[row], hits[row] = number, count[number]
-        return ids, hits
+            mine = np.flatnonzero(view == v)
+            ids[mine] = self._reference[v].step(tokens[mine])
+        return ids
 
     def _match(self, tokens: Array, position: Array, stamp: Array, real: NDArray[np.bool_]) -> Index:
         config = self._config
@@ -270,7 +263,7 @@ class ViewTrackers:
         self._alive &= now - self._seen <= self._config.max_age_s
         used = np.flatnonzero(self._alive.any(axis=0))
         self._width = int(used[-1]) + 1 if len(used) else 0
-        for name in ("_tokens", "_position", "_ids", "_seen", "_hits", "_alive"):
+        for name in ("_tokens", "_position", "_ids", "_seen", "_alive"):
             setattr(self, name, getattr(self, name)[:, :self._width])
 
     def _admit(self, newcomers: NDArray[np.bool_], column: Index, tokens: Array, position: Array,
@@ -294,7 +287,6 @@ class ViewTrackers:
             self._position[v, at] = position[v, places]
             self._seen[v, at] = stamp[v, places]
             self._ids[v, at] = self._next_id[v] + np.arange(len(at))
-            self._hits[v, at] = 1
             self._alive[v, at] = True
             self._next_id[v] += len(at)
 
@@ -307,7 +299,7 @@ class ViewTrackers:
             by = min(by, max(self._config.capacity - self._width, 0))
         if by <= 0:
             return
-        for name in ("_tokens", "_position", "_ids", "_seen", "_hits", "_alive"):
+        for name in ("_tokens", "_position", "_ids", "_seen", "_alive"):
             array = getattr(self, name)
             more = np.zeros((self._views, by, *array.shape[2:]), array.dtype)
             setattr(self, name, np.concatenate([array, more], axis=1))

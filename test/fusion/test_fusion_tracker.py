@@ -63,7 +63,7 @@ def test_the_reference_mode_of_many_views_is_one_reference_tracker_per_view():
         view = np.repeat([0, 1], [len(s) for s in seen])
         tokens = people[np.concatenate(seen)] + 0.3 * rng.normal(size=(len(view), 8))
         order = rng.permutation(len(view))
-        ids, _ = trackers.step(view[order], np.full(len(view), float(k)), np.zeros((len(view), 3)), tokens[order])
+        ids = trackers.step(view[order], np.full(len(view), float(k)), np.zeros((len(view), 3)), tokens[order])
         for v in range(2):
             assert ids[view[order] == v].tolist() == alone[v].step(tokens[order][view[order] == v])
     assert [trackers.memory_size(v) for v in range(2)] == [t.memory_size for t in alone]
@@ -81,38 +81,38 @@ def frame(views: list[int], positions: list[float], tokens: list[float], t: floa
 
 def test_shuffled_people_keep_their_ids_in_each_view():
     trackers = ViewTrackers(2)
-    first, _ = trackers.step(*frame([0, 1, 0], [0.0, 9.0, 2.0], [0.0, 5.0, 8.0], 0.0))
+    first = trackers.step(*frame([0, 1, 0], [0.0, 9.0, 2.0], [0.0, 5.0, 8.0], 0.0))
     assert first.tolist() == [0, 0, 1]
-    second, hits = trackers.step(*frame([0, 0, 1], [2.0, 0.0, 9.0], [8.0, 0.0, 5.0], 0.03))
-    assert second.tolist() == [1, 0, 0] and hits.tolist() == [2, 2, 2]
+    second = trackers.step(*frame([0, 0, 1], [2.0, 0.0, 9.0], [8.0, 0.0, 5.0], 0.03))
+    assert second.tolist() == [1, 0, 0]
 
 
 def test_a_token_cannot_jump_across_the_room_in_robust_mode():
     trackers = ViewTrackers(1)
     trackers.step(*frame([0], [0.0], [0.0], 0.0))
-    ids, _ = trackers.step(*frame([0], [3.0], [0.0], 0.03))
+    ids = trackers.step(*frame([0], [3.0], [0.0], 0.03))
     assert ids.tolist() == [1]
-    ids, _ = trackers.step(*frame([0], [0.2], [0.0], 0.06))
+    ids = trackers.step(*frame([0], [0.2], [0.0], 0.06))
     assert ids.tolist() == [0]
 
 
 def test_people_unseen_for_two_seconds_come_back_as_others():
     trackers = ViewTrackers(1)
     trackers.step(*frame([0], [0.0], [0.0], 0.0))
-    assert trackers.step(*frame([0], [0.0], [0.0], 1.9))[0].tolist() == [0]
-    assert trackers.step(*frame([0], [0.0], [0.0], 4.1))[0].tolist() == [1]
+    assert trackers.step(*frame([0], [0.0], [0.0], 1.9)).tolist() == [0]
+    assert trackers.step(*frame([0], [0.0], [0.0], 4.1)).tolist() == [1]
 
 
 def test_memory_is_bounded_and_people_of_the_present_frame_are_never_evicted():
     trackers = ViewTrackers(1, TrackerConfig(capacity=8))
     for k in range(40):
-        ids, _ = trackers.step(*frame([0, 0], [4.0 * k, 4.0 * k + 2.0], [0.0, 8.0], 0.03 * k))
+        ids = trackers.step(*frame([0, 0], [4.0 * k, 4.0 * k + 2.0], [0.0, 8.0], 0.03 * k))
         assert len(set(ids.tolist())) == 2
         assert trackers.memory_size(0) <= 8
     crowd = list(np.arange(12) * 3.0 + 1000.0)
-    ids, _ = trackers.step(*frame([0] * 12, crowd, [0.0] * 12, 1.3))
+    ids = trackers.step(*frame([0] * 12, crowd, [0.0] * 12, 1.3))
     assert len(set(ids.tolist())) == 12
-    again, _ = trackers.step(*frame([0] * 12, crowd[::-1], [0.0] * 12, 1.33))
+    again = trackers.step(*frame([0] * 12, crowd[::-1], [0.0] * 12, 1.33))
     assert again.tolist() == ids.tolist()[::-1]
 
 
@@ -120,13 +120,13 @@ def test_without_tokens_displacement_decides():
     trackers = ViewTrackers(1)
     view, stamp, position, _ = frame([0, 0], [0.0, 2.0], [0.0, 0.0], 0.0)
     trackers.step(view, stamp, position, None)
-    assert trackers.step(view, stamp + 0.03, position[::-1] + 0.05, None)[0].tolist() == [1, 0]
+    assert trackers.step(view, stamp + 0.03, position[::-1] + 0.05, None).tolist() == [1, 0]
 
 
 def test_an_empty_frame_is_fine():
     trackers = ViewTrackers(3)
-    ids, hits = trackers.step(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 4)))
-    assert len(ids) == len(hits) == 0
+    ids = trackers.step(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 4)))
+    assert len(ids) == 0
 
 
 def test_the_dustbin_score_follows_from_the_tokens():
@@ -139,7 +139,7 @@ def test_the_dustbin_score_follows_from_the_tokens():
         tokens = np.zeros((2, 4))
         tokens[:, 0] = 0.0, 30.0
         tokens[:, 1] = 2.0 * (k % 2)
-        ids, _ = trackers.step(np.zeros(2, np.int64), np.full(2, k / 30.0), position, tokens)
+        ids = trackers.step(np.zeros(2, np.int64), np.full(2, k / 30.0), position, tokens)
         np.testing.assert_array_equal(ids, [0, 1])
     found = trackers.token_scale
     assert found is not None and found.discriminative
