@@ -92,21 +92,23 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     V, N = uv_px.shape[:2]
     check_shape("uv_px", uv_px, (V, N, 2))
     check_shape("confidence", confidence, (V, N))
+    if velocity_px_s is not None:
+        check_shape("velocity_px_s", velocity_px_s, (V, N, 2))
     T = np.array(T_camera_world, np.float64)
     focal = np.asarray(focal_px, np.float64)
     seen = np.isfinite(uv_px).all(axis=2) & (confidence > 0.0)
-    seen &= seen.sum(axis=0) >= 2
-    rays: Array = np.where(seen[..., None], (np.nan_to_num(uv_px) - principal_px[:, None]) / focal[:, None], 0.0)
+    shared = np.flatnonzero(seen.sum(axis=0) >= 2)  # the others say nothing, and may be many
+    seen = seen[:, shared]
+    uv = np.where(seen[..., None], uv_px[:, shared], 0.0)
+    rays: Array = np.where(seen[..., None], (uv - np.asarray(principal_px)[:, None]) / focal[:, None], 0.0)
     speed = None
     if velocity_px_s is not None:
-        check_shape("velocity_px_s", velocity_px_s, (V, N, 2))
-        speed = np.where(seen[..., None], np.nan_to_num(velocity_px_s), 0.0)
-    seen_by = _Seen(rays, focal, np.where(seen, confidence, 0.0).astype(np.float64), huber_px, speed,
+        speed = np.where(seen[..., None], np.nan_to_num(velocity_px_s[:, shared]), 0.0)
+    seen_by = _Seen(rays, focal, np.where(seen, confidence[:, shared], 0.0).astype(np.float64), huber_px, speed,
                     offset_information)
     # The baseline of the first two cameras fixes the scale.
     baseline = float(np.linalg.norm(_centres(T)[1] - _centres(T)[0]))
     points = triangulated(T, rays, seen_by.weight)
-    points[~np.isfinite(points).all(axis=1)] = 0.0
     offset, damping = np.zeros(V), 1e-3
     cost = _cost(T, points, offset, seen_by)
     for _ in range(iterations):
@@ -129,10 +131,12 @@ def adjust(T_camera_world: NDArray[np.floating], uv_px: NDArray[np.floating], fo
     for v in range(1, V):
         T[v, :3, 3] = -T[v, :3, :3] @ (origin + factor * (_centres(T)[v] - origin))
     residual, _, _ = _residuals(T, points, offset, seen_by)
-    distance = np.where(seen, np.linalg.norm(residual, axis=2), np.nan)
-    points[~seen.any(axis=0)] = np.nan
+    distance = np.full((V, N), np.nan)
+    distance[:, shared] = np.where(seen, np.linalg.norm(residual, axis=2), np.nan)
     covariance = _covariance(T, points, offset, seen_by, distance)
-    return BundleResult(T, points, distance, covariance[:, :6, :6], offset,
+    points_world = np.full((N, 3), np.nan)
+    points_world[shared] = points
+    return BundleResult(T, points_world, distance, covariance[:, :6, :6], offset,
                         np.zeros(V) if speed is None else covariance[:, 6, 6])
 
 
@@ -240,13 +244,12 @@ def _step(T: Array, points: Array, offset: Array, seen: _Seen, damping: float) -
     cameras[1:] = np.linalg.lstsq(S, right[1:].reshape(-1), rcond=1e-14)[0].reshape(-1, a.shape[1])
     moved_by_cameras = (np.swapaxes(B, -1, -2) @ cameras[:, None, :, None]).sum(axis=0)
     move = (inverse @ (c[..., None] - moved_by_cameras))[..., 0]
-    known = np.any(seen.weight > 0.0, axis=0)
-    return cameras, np.where(np.asarray(known)[:, None], move, 0.0)
+    return cameras, move
 
 
 def _covariance(T: Array, points: Array, offset: Array, seen: _Seen, distance: Array) -> Array:
     """(V, D, D) of the cameras' unknowns."""
-    A, B, C, _, _ = _normal(T, np.nan_to_num(points), offset, seen)
+    A, B, C, _, _ = _normal(T, points, offset, seen)
     V, D = A.shape[:2]
     S, _ = _reduced(A, B, C + 1e-6 * np.eye(3))
     spread = float(np.nanmedian(distance)) / 1.177  # median of a Rayleigh distribution
