@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="who is who by rays and depths, rays alone, or joint distances (default mahalanobis)")
     parser.add_argument("--repeat", type=int, default=1, help="runs of which the fastest median counts (default 1)")
     parser.add_argument("--ros", action="store_true", help="through a real fusion_node and its topics")
-    parser.add_argument("--rate", type=float, default=1.0, help="with --ros: speed of the cameras (default 1)")
+    parser.add_argument("--rate", type=float, default=1.0, help="with --ros: how many times as fast as recorded the "
+                                                                   "cameras send (default 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

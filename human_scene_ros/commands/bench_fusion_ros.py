@@ -1,9 +1,9 @@
 """`human-scene bench fusion --ros`: the benchmark's clips as messages of N cameras through a real fusion_node.
 
-The cameras' messages are sent from this process at the stamps of the clip (`--rate` slows them down), the node runs in
-its own; people and associations that come back are scored as those of the library are. The node gets the library's
-settings, for its own defaults are those of the weights that ship. The skeleton is the benchmark's, cut to the 22 joints
-that messages hold.
+The cameras' messages are sent from this process at the stamps of the clip, `--rate` times as fast, the node runs in
+its own. A node that does not keep up loses messages, which are counted. People and associations that come back are
+scored as those of the library are. The node gets the library's settings, for its own defaults are those of the weights
+that ship. The skeleton is the benchmark's, cut to the 22 joints that messages hold.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from human_scene_ros.sources.fusion_fields import CameraPlace, person_number
 from human_scene_ros.sources.message_fields import stamp_ns_of
 from human_scene_ros.sources.rig_file import rig_text
 from human_scene_ros.synthetic.multiview import FPS, MultiviewClip
+
+_QUIET_S = 2.0
+"""Nothing that came for so long comes no more."""
 
 
 def run_clip_over_ros(clip: MultiviewClip, rate: float = 1.0, association: str = "mahalanobis") -> dict[str, Any]:
@@ -75,7 +78,8 @@ def run_clip_over_ros(clip: MultiviewClip, rate: float = 1.0, association: str =
         "latency_p95_ms": 1e3 * float(np.percentile(latency, 95)) if latency else float("nan"),
         "ms_per_frame_p50": step_p50_ms, "sets": len(people),
         "sets_partial": int(status.sync_partial), "messages_in": int(status.frames_in),
-        "messages_dropped": int(status.frames_dropped), "frames": clip.truth.shape[1]}
+        "messages_dropped": int(status.frames_dropped), "messages_lost": len(messages) - int(status.frames_in),
+        "frames": clip.truth.shape[1]}
 
 
 def _exchange(processes: NodeProcesses, domain_id: int, cameras: list[str], messages: list[ClipMessage],
@@ -117,19 +121,28 @@ def _exchange(processes: NodeProcesses, domain_id: int, cameras: list[str], mess
         filled = [convert.fill(SmplxBodyArray(), m.fields) for m in messages]
         thread = threading.Thread(target=spin, name="bench", daemon=True)
         thread.start()
-        processes.wait_for([("fusion_node to subscribe", lambda: bool(
-            all(p.get_subscription_count() for p in publishers.values()) and node.count_publishers("/people")
-            and statuses))])
+        processes.wait_for([
+            ("fusion_node to subscribe", lambda: bool(
+                all(p.get_subscription_count() for p in publishers.values()) and statuses)),
+            ("fusion_node to find this process", lambda: int(_figures(reports).get("people_subscribers", 0)) > 0)])
         begun_s = time.monotonic()
         for message, content in zip(messages, filled, strict=True):
             due_s = begun_s + (message.stamp_ns - messages[0].stamp_ns) * 1e-9 / rate
             time.sleep(max(0.0, due_s - time.monotonic()))
             sent_s[message.camera, int(message.fields["sequence"])] = time.monotonic()
             publishers[message.camera].publish(content)
-        processes.wait_for([("fusion_node to fuse everything", lambda: (
-            statuses[-1].frames_in >= len(messages) and statuses[-1].frames_pending == 0))])
+        came, came_s = 0, time.monotonic()
+
+        def fused() -> bool:
+            nonlocal came, came_s
+            status = statuses[-1]
+            if status.frames_in != came:
+                came, came_s = status.frames_in, time.monotonic()
+            return status.frames_pending == 0 and (came >= len(messages) or time.monotonic() - came_s > _QUIET_S)
+
+        processes.wait_for([("fusion_node to fuse what has come", fused)])
         reports.clear()
-        processes.wait_for([("fusion_node to report on everything", lambda: bool(reports))])
+        processes.wait_for([("fusion_node to report on everything", lambda: bool(_figures(reports)))])
         stop.set()
         thread.join(timeout=5.0)
     finally:
@@ -137,8 +150,13 @@ def _exchange(processes: NodeProcesses, domain_id: int, cameras: list[str], mess
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
         rclpy.shutdown(context=context)
-    values = {v.key: v.value for s in reports[-1].status if s.name == "human_scene_fusion: Sync" for v in s.values}
-    return people, associations, sent_s, statuses[-1], float(values["step_p50_ms"])
+    return people, associations, sent_s, statuses[-1], float(_figures(reports)["step_p50_ms"])
+
+
+def _figures(reports: list[Any]) -> dict[str, str]:
+    """What the node said last of itself."""
+    return {v.key: v.value for r in reports[-1:] for s in r.status if s.name == "human_scene_fusion: Sync"
+            for v in s.values}
 
 
 def _frame(message: Any) -> int:

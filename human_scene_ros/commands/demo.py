@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from human_scene_ros.sources.recorded_run import RecordedRun
 
 IMAGE, INFO, NODE, MARKERS = "/image", "/camera_info", "/human_scene", "/human_scene_markers"
+STATUS = f"{NODE}/status"
 RECORDED = ("/tf", "/diagnostics", *(f"{NODE}/{name}" for name in (
     "bodies", "camera_pose", "path", "cloud", "map/cloud", "depth/image", "depth/camera_info", "status")),
     *(f"{MARKERS}/{name}" for name in ("skeletons", "capsules", "trails")))
@@ -103,7 +104,8 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
         from human_scene_ros.nodes.observer import Observer
 
         with Observer(domain_id) as observer:
-            observer.watch_status(f"{NODE}/status")
+            observer.watch_status(STATUS)
+            observer.watch_diagnostics()
             _start(processes, source, arguments, plan, out)
             say(f"nodes    bag, reconstructor, markers and record as processes on ROS domain {domain_id}")
             _wait_complete(processes, observer, plan)
@@ -208,30 +210,30 @@ def _absolute(path: str) -> str:
 
 def _wait_complete(processes: NodeProcesses, observer: Observer, plan: dict[str, Any]) -> None:
     """Until every process is ready and everybody has found everybody."""
+    observer.watch_bodies(f"{NODE}/bodies")
     conditions = [
         ("reconstructor_node to load its weights", lambda: reconstructor_ready(observer)),
         ("reconstructor_node and record_node to subscribe to the images", lambda: observer.subscribers(IMAGE) >= 2),
-        ("markers_node and record_node to subscribe to the bodies",
-         lambda: observer.subscribers(f"{NODE}/bodies") >= 2),
+        ("reconstructor_node to find markers_node, record_node and this process",
+         lambda: observer.connected(NODE, "Input camera", "bodies") >= 3),
         ("record_node to find all topics", lambda: processes.says("record_node", "ready: ")),
     ]
     if plan["info"]:
         conditions.append(("reconstructor_node to subscribe to camera_info", lambda: observer.subscribers(INFO) >= 2))
     processes.wait_for(conditions)
     processes.expect_end("bag_node")
-    observer.watch_bodies(f"{NODE}/bodies")
     observer.watch_images(IMAGE)
 
 
 def reconstructor_ready(observer: Observer) -> bool:
-    """Whether the status that is watched says that the node is configured.
+    """Whether the status of `NODE` says that it is configured.
 
     Raises:
         ProcessError: It says why that failed.
     """
     from human_scene_ros.msg import SceneStatus
 
-    status = observer.status
+    status = observer.status(STATUS)
     if status is None:
         return False
     if status.state == SceneStatus.STATE_UNCONFIGURED and "configure failed" in status.message:
@@ -241,13 +243,13 @@ def reconstructor_ready(observer: Observer) -> bool:
 
 def _settled(processes: NodeProcesses, observer: Observer) -> bool:
     """The recording is played and every image is accounted for."""
-    status = observer.status
+    status = observer.status(STATUS)
     return processes.exit_code("bag_node") == 0 and status is not None and status.frames_pending == 0 and (
         status.frames_in >= observer.images > 0 and observer.bodies >= status.frames_processed)
 
 
 def _counts(observer: Observer) -> dict[str, Any]:
-    status = observer.status
+    status = observer.status(STATUS)
     assert status is not None  # `_settled` has waited for it
     latency_ms = 1e3 * np.array(observer.latencies_s or [np.nan])
     return {

@@ -1,8 +1,8 @@
 """`human-scene demo-multi`: several cameras through the real ROS 2 nodes, fused, and a picture of the result.
 
-One process each: bag_node, a reconstructor per camera or one for all, fusion_node, record_node. The recording is
-played as fast as the fusion acknowledges images, so that nothing is lost on a slow machine; this process only watches.
-Numbers and picture come from what was recorded.
+One process each: bag_node, a reconstructor per camera or one for all, fusion_node, markers_node, record_node. The
+recording is played as fast as the reconstructors acknowledge images, so that nothing is lost on a slow machine; this
+process only watches. Numbers and picture come from what was recorded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 IMAGE_TOPIC = re.compile(r"/(\w+)/(image|image_raw)/compressed")
-PEOPLE, ASSOCIATIONS, STATUS = "/people", "/human_scene_fusion/associations", "/human_scene_fusion/status"
+FUSION, PEOPLE = "/human_scene_fusion", "/people"
+ASSOCIATIONS, STATUS = f"{FUSION}/associations", f"{FUSION}/status"
 BODY_JOINTS, HEAD = 22, 15
 START_LIMIT_S = 300.0
 """From the start of the processes until all are matched; every reconstructor loads torch."""
@@ -119,24 +120,30 @@ def demo(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict[str,
         from human_scene_ros.nodes.observer import Observer
 
         with Observer(domain_id) as observer:
-            observer.watch_status(STATUS)
-            _start(processes, rig, arguments, out)
             reconstructors = _reconstructors(rig, arguments.shared)
+            for reconstructor in reconstructors.values():
+                observer.watch_status(reconstructor.status)
+            observer.watch_status(STATUS)
+            observer.watch_people(PEOPLE)
+            observer.watch_diagnostics()
+            _start(processes, rig, reconstructors, arguments, out)
             say(f"nodes    bag, {', '.join(reconstructors)}, fusion, markers and record as processes on ROS "
                 f"domain {domain_id}")
             _wait_complete(processes, observer, rig, reconstructors)
             total = min(sum(rig.images.values()), arguments.max_frames or sum(rig.images.values()))
             processes.follow(
-                lambda: _fused(observer), lambda _: processes.exit_code("bag_node") == 0 and _fused(observer) >= total,
-                to_blame=("fusion_node", "bag_node"), total=total, unit="image", say=None if arguments.json else say)
+                lambda: _counts(observer, reconstructors).done,
+                lambda _: processes.exit_code("bag_node") == 0 and _counts(observer, reconstructors).done >= total,
+                to_blame=("bag_node", *reconstructors, "fusion_node"), total=total, unit="image",
+                say=None if arguments.json else say)
             processes.stop("record_node")  # first: it takes what is on its way while the others still run
             memory_mib = processes.peak_rss_mib
             processes.stop(*reconstructors, "fusion_node", "markers_node")
-            status = observer.status
-            assert status is not None  # `_fused` has counted by it
+            counts, status = _counts(observer, reconstructors), observer.status(STATUS)
+            assert status is not None  # `_counts` has counted by it
             summary: dict[str, Any] = {
-                "frames_in": int(status.frames_in), "frames_fused": int(status.frames_processed),
-                "frames_dropped": int(status.frames_dropped), "frames_rejected": int(status.frames_rejected),
+                "frames_in": counts.frames_in, "frames_fused": counts.fused, "frames_dropped": counts.dropped,
+                "frames_rejected": counts.rejected,
                 "sets": observer.people, "sets_partial": int(status.sync_partial),
                 "sets_per_second": round((observer.people - 1) / observer.fusing_s, 2) if observer.fusing_s else 0.0,
                 "fusion_mean_ms": round(1e3 * float(status.inference_mean), 2),
@@ -190,12 +197,27 @@ def look_at(source: Path, only: tuple[str, ...] = ()) -> Rig:
                known.world_frame, tuple(ids), truth)
 
 
-def _reconstructors(rig: Rig, shared: bool) -> dict[str, tuple[str, ...]]:
-    """Process -> the cameras that it serves."""
-    return {"reconstructor": rig.cameras} if shared else {f"reconstructor_{name}": (name,) for name in rig.cameras}
+@dataclasses.dataclass(frozen=True)
+class _Reconstructor:
+    """A reconstructor process: name of its node, and the cameras that it serves."""
+
+    node: str
+    cameras: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        return f"{self.node}/status"
 
 
-def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, out: Path) -> None:
+def _reconstructors(rig: Rig, shared: bool) -> dict[str, _Reconstructor]:
+    """By name of the process."""
+    if shared:
+        return {"reconstructor": _Reconstructor("/human_scene", rig.cameras)}
+    return {f"reconstructor_{name}": _Reconstructor(f"/{name}/human_scene", (name,)) for name in rig.cameras}
+
+
+def _start(processes: NodeProcesses, rig: Rig, reconstructors: Mapping[str, _Reconstructor],
+           arguments: argparse.Namespace, out: Path) -> None:
     from human_scene_ros.commands.rig_recording import TRUTH_PEOPLE
 
     body = str(Path(arguments.body).resolve()) if arguments.body else ""
@@ -203,7 +225,9 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
     # A replay at any speed: what belongs together waits for cameras that work, however slow the machine is.
     patience = {"sync.timeout": 20.0, "sync.dead_after": 3.0}
     # All live on the recording's clock, or what they say of themselves would lie years after what they see.
-    for process, cameras in _reconstructors(rig, arguments.shared).items():
+    statuses = [reconstructor.status for reconstructor in reconstructors.values()]
+    for process, reconstructor in reconstructors.items():
+        cameras = reconstructor.cameras
         common = {
             "model.preset": arguments.preset, "model.checkpoint": checkpoint, "model.body": body,
             "camera_pose": "static", "map.enabled": False, "input.transport": "compressed",
@@ -227,41 +251,61 @@ def _start(processes: NodeProcesses, rig: Rig, arguments: argparse.Namespace, ou
     processes.start("markers_node", {"source": "people", "body": body}, use_sim_time=True)
     played = [f"/{name}/{topic}" for name in rig.cameras for topic in (
         "camera_info", f"{rig.image[name]}/compressed")]
-    # Each camera's images have two subscribers, a reconstructor and the recorder; the player waits for both.
-    bodies = [f"/{name}/human_scene/bodies" for name in rig.cameras]
-    bodies += ["/human_scene/status"] if arguments.shared else [f"/{name}/human_scene/status" for name in rig.cameras]
     processes.start("record_node", {
         "output": str((out / "scene").resolve()), "stamps": "header", "compress": True, "wait_timeout": START_LIMIT_S,
-        "topics": [*played,
-                   *bodies, PEOPLE, "/extrinsics", ASSOCIATIONS, STATUS, "/tf", "/tf_static", "/diagnostics",
-                   "/human_scene_markers/skeletons", "/human_scene_markers/trails"]})
+        "topics": [*played, *(f"/{name}/human_scene/bodies" for name in rig.cameras), *statuses, PEOPLE, "/extrinsics",
+                   ASSOCIATIONS, STATUS, "/tf", "/tf_static", "/diagnostics", "/human_scene_markers/skeletons",
+                   "/human_scene_markers/trails"]})
     truth = [TRUTH_PEOPLE] if len(rig.truth) else []
+    # Three subscribers of each camera's images: a reconstructor, the recorder, and this process, which comes last and
+    # so begins it.
     processes.start("bag_node", {
-        "input": str(rig.source.resolve()), "rate": 0.0, "status": STATUS, "max_images": arguments.max_frames,
+        "input": str(rig.source.resolve()), "rate": 0.0, "status": statuses, "max_images": arguments.max_frames,
         "topics": [*played, "/tf_static", *truth],
-        "wait_for_subscribers": 2, "wait_timeout": START_LIMIT_S, "ack_timeout": STALL_LIMIT_S,
+        "wait_for_subscribers": 3, "wait_timeout": START_LIMIT_S, "ack_timeout": STALL_LIMIT_S,
         "max_outstanding": min(IN_WAY * len(rig.cameras), 32)})
 
 
 # --- while it runs -----------------------------------------------------------------------------------------------
 
-def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig, reconstructors: Iterable[str]) -> None:
+def _wait_complete(processes: NodeProcesses, observer: Observer, rig: Rig,
+                   reconstructors: Mapping[str, _Reconstructor]) -> None:
     """Until every process is ready and has found the others."""
     conditions: list[tuple[str, Callable[[], bool]]] = [
         *((f"{name} to load its weights", lambda n=name: processes.says(n, "ready: ")) for name in reconstructors),
         ("fusion_node to be ready", lambda: processes.says("fusion_node", "ready: ")),
         ("record_node to find all topics", lambda: processes.says("record_node", "ready: ")),
-        ("fusion_node and record_node to subscribe to the bodies", lambda: all(
-            observer.subscribers(f"/{name}/human_scene/bodies") >= 2 for name in rig.cameras))]
+        *((f"{process} to find fusion_node and record_node", lambda r=r: all(
+            observer.connected(r.node, f"Input {name}", "bodies") >= 2 for name in r.cameras))
+          for process, r in reconstructors.items()),
+        ("fusion_node to find markers_node, record_node and this process",
+         lambda: observer.connected(FUSION, "Sync", "people") >= 3)]
     processes.wait_for(conditions, START_LIMIT_S)
-    observer.watch_people(PEOPLE)
     processes.expect_end("bag_node")
+    for name in rig.cameras:
+        observer.watch_images(f"/{name}/{rig.image[name]}/compressed")
 
 
-def _fused(observer: Observer) -> int:
-    """Images whose bodies the fusion is done with."""
-    status = observer.status
-    return int(status.frames_in - status.frames_pending) if status is not None else 0
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    """What became of the images, through reconstructors and fusion."""
+
+    frames_in: int
+    fused: int
+    dropped: int
+    rejected: int
+
+    @property
+    def done(self) -> int:
+        return self.fused + self.dropped + self.rejected
+
+
+def _counts(observer: Observer, reconstructors: Mapping[str, _Reconstructor]) -> _Counts:
+    fusion = observer.status(STATUS)
+    statuses = [s for s in (observer.status(r.status) for r in reconstructors.values()) if s is not None]
+    all_of_them = statuses if fusion is None else [*statuses, fusion]
+    return _Counts(sum(int(s.frames_in) for s in statuses), 0 if fusion is None else int(fusion.frames_processed),
+                   sum(int(s.frames_dropped) for s in all_of_them), sum(int(s.frames_rejected) for s in all_of_them))
 
 
 # --- afterwards --------------------------------------------------------------------------------------------------
@@ -384,6 +428,7 @@ def _draw(rig: Rig, found: _Recorded, arguments: argparse.Namespace, out: Path, 
         shown, fov = None, math.radians(60.0)
         nearest_ns = _SAME_MOMENT_NS
         with open_source(rig.source, f"/{name}/{rig.image[name]}/compressed", f"/{name}/camera_info") as source:
+            source.on_rejected = lambda error: None  # its reconstructor has counted it
             for frame in source:
                 if frame.camera is not None and abs(frame.stamp_ns - moment) < nearest_ns:
                     nearest_ns = abs(frame.stamp_ns - moment)

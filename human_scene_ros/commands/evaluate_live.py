@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from human_scene_ros.commands import evaluation_output as output
-from human_scene_ros.commands.demo import NODE, reconstructor_ready
+from human_scene_ros.commands.demo import NODE, STATUS, reconstructor_ready
 from human_scene_ros.commands.evaluate_job import EvaluationJob, dataset_of
 from human_scene_ros.commands.evaluate_results import compare_with_truth, recorded_estimates
 from human_scene_ros.commands.processes import START_LIMIT_S, NodeProcesses, free_domain, require_ros
@@ -61,22 +61,24 @@ def play(job: EvaluationJob, folder: Path, rate: float) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     with free_domain() as domain_id, NodeProcesses(domain_id, folder / "log") as processes, \
             Observer(domain_id, "human_scene_evaluate") as observer:
-        observer.watch_status(f"{NODE}/status")
+        observer.watch_status(STATUS)
+        observer.watch_diagnostics()
+        observer.watch_bodies(f"{NODE}/bodies")
         _start(processes, job, recording, rate)
         processes.wait_for((
             ("reconstructor_node to load its weights", lambda: reconstructor_ready(observer)),
             ("reconstructor_node to subscribe to the images", lambda: observer.subscribers(IMAGE) >= 1),
-            ("record_node to subscribe to the bodies", lambda: observer.subscribers(f"{NODE}/bodies") >= 1),
+            ("reconstructor_node to find record_node and this process",
+             lambda: observer.connected(NODE, "Input camera", "bodies") >= 2),
             ("record_node to find all topics", lambda: processes.says("record_node", "ready: "))))
         processes.expect_end("bag_node")
-        observer.watch_bodies(f"{NODE}/bodies")
         observer.watch_images(IMAGE)  # the last subscriber that bag_node waits for
         processes.follow(lambda: observer.images + observer.bodies,
                          lambda quiet_s: _played(processes, observer, quiet_s), to_blame=("reconstructor_node",),
                          unit="message")
         processes.stop("record_node")  # first: it takes what is on its way
         processes.stop("reconstructor_node")
-        status = observer.status
+        status = observer.status(STATUS)
         assert status is not None  # `reconstructor_ready` has waited for it
         return {"images": observer.images, "frames_in": int(status.frames_in),
                 "frames_processed": int(status.frames_processed), "frames_dropped": int(status.frames_dropped),
@@ -97,7 +99,7 @@ def _start(processes: NodeProcesses, job: EvaluationJob, recording: Path, rate: 
 
 def _played(processes: NodeProcesses, observer: Observer, quiet_s: float) -> bool:
     """bag_node has ended and nothing has come for a second."""
-    status = observer.status
+    status = observer.status(STATUS)
     return processes.exit_code("bag_node") == 0 and quiet_s > 1.0 and status is not None and not status.frames_pending
 
 

@@ -5,19 +5,20 @@ Published: `image` (Image) or `image/compressed` (CompressedImage), `camera_info
 topics of the recording that `topics` names, under their own names. Everything is offered reliably, and what
 was recorded latched is latched again.
 
-`rate: 0` plays as fast as the consumer works and loses nothing: at most `max_outstanding` images are beyond
-the sum of frames_processed, frames_rejected and frames_dropped of the consumer's status. Several cameras are
-played as `topics`; without `image`, their images count instead. The process ends
-with exit code 0 when everything was sent and acknowledged, with 1 and one line when the input is bad.
+`rate: 0` plays as fast as the consumers work and loses nothing: at most `max_outstanding` images are beyond
+the sum of frames_processed, frames_rejected and frames_dropped of their statuses. Several cameras are played as
+`topics`; without `image`, their images count instead. The process ends with exit code 0 when everything was sent and
+acknowledged, with 1 and one line when the input is bad.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class BagConfig:
     """Parameters of `bag_node`."""
 
     input: str = option("", "Path of a rosbag2 folder, .mcap, .db3, video or image folder, or a camera index.")
-    rate: float = option(1.0, "Speed; 1 = as recorded, 0 = as fast as the consumer's status acknowledges images.",
+    rate: float = option(1.0, "Speed; 1 = as recorded, 0 = as fast as the consumers' statuses acknowledge images.",
                          low=0.0, high=1000.0)
     loop: bool = option(False, "Begin again at the end; time jumps back then.")
     max_images: int = option(0, "Images after which to stop, over all passes; 0 = no limit.", low=0, high=10**9)
@@ -77,7 +78,8 @@ class BagConfig:
                                        low=0, high=100)
     wait_for_topics: tuple[str, ...] = option((), "Topics of `topics` that need a subscriber before playing starts.")
     wait_timeout: float = option(60.0, "Seconds to wait for subscribers at most.", low=0.0, high=86400.0)
-    status: str = option("human_scene/status", "Status topic of the consumer, used at rate 0.")
+    status: tuple[str, ...] = option(("human_scene/status",), "Status topics of all that take images, each once; used "
+                                     "at rate 0.")
     max_outstanding: int = option(8, "Images on their way at rate 0.", low=1, high=_IMAGE_DEPTH)
     ack_timeout: float = option(120.0, "Seconds without an acknowledged image after which rate 0 gives up.",
                                 low=1.0, high=86400.0)
@@ -95,39 +97,45 @@ class _Item:
 
 
 class _Window:
-    """Counts images on their way: sent here, acknowledged by the consumer's status."""
+    """Counts images on their way: sent here, acknowledged by the statuses of the consumers.
 
-    def __init__(self) -> None:
+    Args:
+        topics: Of the statuses.
+    """
+
+    def __init__(self, topics: Sequence[str]) -> None:
         self._changed = threading.Condition()
-        self._sent = 0
-        self._acknowledged: int | None = None  # the consumer's own counter, which may start anywhere
-        self._base = 0
+        self._topics = tuple(topics)
+        self._done: dict[str, int] = {}  # each consumer's own counter, which may start anywhere
+        self._sent = self._acknowledged = 0
         self.restarts = 0
 
-    def on_status(self, status: Any) -> None:
+    def on_status(self, topic: str, status: Any) -> None:
         done = int(status.frames_processed + status.frames_rejected + status.frames_dropped)
         with self._changed:
-            if self._acknowledged is None:
-                self._base = done - self._sent
-            elif done < self._acknowledged:  # the consumer began anew; what was on its way is gone
-                self._base = done - self._sent
-                self.restarts += 1
-            self._acknowledged = done
+            before = self._done.get(topic)
+            self._done[topic] = done
+            if before is None or done < before:  # a consumer begins (anew); what was on its way to it is gone
+                self._acknowledged = self._sent
+                self.restarts += before is not None
+            else:
+                self._acknowledged = min(self._acknowledged + done - before, self._sent)
             self._changed.notify_all()
 
     def count_sent(self) -> None:
+        """To be called before an image is sent: it may be acknowledged at once."""
         with self._changed:
             self._sent += 1
 
     @property
-    def known(self) -> bool:
-        """True once a status came."""
-        return self._acknowledged is not None
+    def unknown(self) -> list[str]:
+        """Topics on which no status came yet."""
+        return [topic for topic in self._topics if topic not in self._done]
 
     @property
     def outstanding(self) -> int:
         with self._changed:
-            return self._sent + self._base - (self._acknowledged or 0)
+            return self._sent - self._acknowledged
 
     def wait_change(self, timeout_s: float) -> None:
         with self._changed:
@@ -142,7 +150,8 @@ class BagNode(Node):
         self.failure = ""
         self.config = NodeParameters(self, BagConfig).config
         self._stop = threading.Event()
-        self._window = _Window()
+        self._statuses = [self.resolve_topic_name(topic) for topic in self.config.status]
+        self._window = _Window(self._statuses)
         self._images = self._others = self._passes = 0
         self._bag: BagReader | None = None
         self._source: FrameSource | None = None
@@ -157,7 +166,9 @@ class BagNode(Node):
         self._clock_publisher = create_publisher(self, Clock, "/clock", reliable(10)) if self._clock_period_s else None
         self._thread = threading.Thread(target=self._run, name="player")
         if self.config.rate == 0.0:
-            self.create_subscription(SceneStatus, self.config.status, self._window.on_status, latched(10))
+            for topic in self._statuses:
+                self.create_subscription(SceneStatus, topic, functools.partial(self._window.on_status, topic),
+                                         latched(10))
 
     def start(self) -> None:
         """Open the input, make the publishers, begin to play in a thread of its own."""
@@ -185,6 +196,8 @@ class BagNode(Node):
         config = self.config
         if not config.input:
             raise SourceError("parameter input is empty; set it to a recording, video, image folder or camera index")
+        if config.rate == 0.0 and not config.status:
+            raise SourceError("parameter status is empty; rate 0 needs the status topic of everybody who takes images")
         if is_recording(Path(config.input)):
             self._bag = BagReader(config.input)
             self._open_bag(self._bag)
@@ -327,21 +340,20 @@ class BagNode(Node):
                 first_ns = self._now_ns = item.stamp_ns
             if self._rate > 0.0:
                 self._pass_time(wall_start_s, first_ns, item.stamp_ns)
-            elif item.is_image and self._window.known:
+            elif item.is_image and not self._window.unknown:
                 self._wait_outstanding(self.config.max_outstanding - 1)
             if self._stop.is_set():
                 return
             self._now_ns = max(self._now_ns, item.stamp_ns)
             self._tick(force=True)
-            item.send()
             if item.is_image:
-                self._images += 1
                 self._window.count_sent()
-                if self._enough():
-                    break
-            else:
-                self._others += 1
-        if self._window.known:
+            item.send()
+            self._images += item.is_image
+            self._others += not item.is_image
+            if item.is_image and self._enough():
+                break
+        if not self._window.unknown:
             self._wait_outstanding(0)
 
     def _enough(self) -> bool:
@@ -388,15 +400,15 @@ class BagNode(Node):
         if self.config.rate == 0.0 and (images is not None or self._counted) and not self._stop.is_set():
             # Statuses are latched: a consumer that sends any is known a moment after it is discovered.
             begun_s = time.monotonic()
-            while not self._window.known and not self._stop.wait(0.02):
-                if time.monotonic() - begun_s > (15.0 if self.count_publishers(self.config.status) else 5.0):
+            while self._window.unknown and not self._stop.wait(0.02):
+                if time.monotonic() - begun_s > (15.0 if any(map(self.count_publishers, self._statuses)) else 5.0):
                     break
-            if not self._window.known:
+            if self._window.unknown:
                 # Waiting for acknowledged delivery instead would take a heartbeat, seconds, per image.
                 self._rate = 1.0
                 self.get_logger().warning(
-                    f"rate is 0 but nobody sends {self.resolve_topic_name(self.config.status)}: playing at the "
-                    "recorded rate, a slow consumer may drop images")
+                    f"rate is 0 but nobody sends {', '.join(self._window.unknown)}: playing at the recorded rate, a "
+                    "slow consumer may drop images")
         self.get_logger().info("playing")
 
     def _wait_outstanding(self, limit: int) -> None:
@@ -407,8 +419,8 @@ class BagNode(Node):
                 last, progress_s = outstanding, time.monotonic()
             elif time.monotonic() - progress_s > self.config.ack_timeout:
                 raise SourceError(
-                    f"no image was acknowledged on {self.resolve_topic_name(self.config.status)} for "
-                    f"{self.config.ack_timeout:g} s; {outstanding} of {self._images} sent images are outstanding")
+                    f"no image was acknowledged on {', '.join(self._statuses)} for {self.config.ack_timeout:g} s; "
+                    f"{outstanding} of {self._images} sent images are outstanding")
             self._tick()
             self._window.wait_change(self._clock_period_s or 0.05)
 

@@ -32,6 +32,8 @@ class CameraHealth:
         latency: From the stamp to the arrival here, seconds.
         alive: False after a silence that was reported.
         left_out: Why -> bodies that took no part, since the node became active.
+        sequence: Of the last message; None before the first.
+        lost: Messages missing from the sequence, since the node became active.
     """
 
     rate: Rate = dataclasses.field(default_factory=Rate)
@@ -39,13 +41,15 @@ class CameraHealth:
     latency: Durations = dataclasses.field(default_factory=Durations)
     alive: bool = True
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    sequence: int | None = None
+    lost: int = 0
 
 
 class FusionHealth:
     """Collects in the executor's thread.
 
     Args:
-        node_name: Start of every diagnostics name.
+        node_name: Start of every diagnostics name, with the namespace.
         cameras: Names.
     """
 
@@ -66,11 +70,17 @@ class FusionHealth:
         self._begun_s = time.monotonic()
         for camera in self.cameras.values():
             camera.last_s, camera.alive = None, True
+            camera.sequence, camera.lost = None, 0
             camera.left_out.clear()
 
-    def arrived(self, camera: str, latency_s: float) -> bool:
+    def arrived(self, camera: str, sequence: int, latency_s: float) -> bool:
         """A message came; True if the camera had been reported silent."""
         state = self.cameras[camera]
+        if state.sequence is not None and sequence > state.sequence + 1:  # a sender that begins anew has lost nothing
+            state.lost += sequence - state.sequence - 1
+            self.notes.add(f"lost {camera}", Level.WARN, f"{camera}: messages were lost on their way: this node does "
+                           "not keep up with them, or the network does not")
+        state.sequence = sequence
         returned, state.alive = not state.alive, True
         state.last_s = time.monotonic()
         state.rate.tick()
@@ -148,7 +158,7 @@ class FusionHealth:
 
     def reports(self, status: StatusReport, counters: SyncCounters, places: Sequence[CameraPlace],
                 problems: Mapping[str, str], late: Mapping[str, int], away_s: Mapping[str, float],
-                silence: Mapping[str, str], offset_warn_s: float, drift_warn_m: float) -> list[Report]:
+                silence: Mapping[str, str], offset_warn_s: float, drift_warn_m: float, listeners: int) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
@@ -161,6 +171,7 @@ class FusionHealth:
             silence: Camera -> topic and QoS if it is silent, "" else.
             offset_warn_s: Clock offsets above it are warned of.
             drift_warn_m: Residuals above it are warned of.
+            listeners: Subscriptions that are connected to `people`.
         """
         level, texts = self.notes.worst()
         if self.configure_error:
@@ -173,7 +184,8 @@ class FusionHealth:
         state = f"{State(status.state).name.lower()}, {status.output_rate:.1f} sets per second"
         sync = Report(f"{self._name}: Sync", level, "; ".join(texts) or state,
                       {**dropped, "output_rate_hz": f"{status.output_rate:.2f}", "segment": str(self.segment),
-                       "people": str(self.people), "latency_p95_ms": f"{1e3 * status.latency_p95:.1f}",
+                       "people": str(self.people), "people_subscribers": str(listeners),
+                       "latency_p95_ms": f"{1e3 * status.latency_p95:.1f}",
                        "step_mean_ms": f"{1e3 * status.inference_mean:.2f}",
                        "step_p50_ms": f"{1e3 * self._step.percentile(50.0):.2f}",
                        **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
@@ -211,7 +223,7 @@ class FusionHealth:
             texts.append(f"{late} messages came after their moment had left: raise sync.timeout")
         return Report(f"{self._name}: Camera {name}", level, "; ".join(texts) or f"{camera.rate.per_second():.1f} Hz", {
             "last_seen_s": f"{self.silent_s(name):.2f}", "rate_hz": f"{camera.rate.per_second():.2f}",
-            "arrival_latency_ms": f"{1e3 * camera.latency.mean():.1f}", "late": str(late),
+            "arrival_latency_ms": f"{1e3 * camera.latency.mean():.1f}", "late": str(late), "lost": str(camera.lost),
             **{f"bodies_{reason}": str(camera.left_out[reason]) for reason in (MALFORMED, *_LEFT_OUT.values())},
             "residual_m": f"{place.rms_residual_m:.3f}", "samples": str(place.samples),
             "time_offset_s": f"{place.time_offset_s:.4f}", "drifted": str(place.drifted).lower(),

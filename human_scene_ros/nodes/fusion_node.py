@@ -85,7 +85,7 @@ class FusionNode(LifecycleNode):
         self._memory = PeopleMemory(self.cameras, self.config.extrinsics.keep)
         self._map = MergedMap(self.cameras, self.config.map) if self.config.map.enabled else None
         self._scene = PoseMemory(self.cameras, self.config.extrinsics.keep)
-        self._health = FusionHealth(self.get_name(), self.cameras)
+        self._health = FusionHealth(self.get_fully_qualified_name().lstrip("/"), self.cameras)
         self._sync: Synchroniser[CameraBodies] | None = None
         self._counters = SyncCounters()
         self._waiting: collections.deque[tuple[float, Set]] = collections.deque()  # for /tf, until when
@@ -135,7 +135,7 @@ class FusionNode(LifecycleNode):
         """One camera's bodies into the synchroniser, and every set that is ready through the fusion."""
         assert self._people is not None and self._sync is not None, "active"
         stamp_ns = convert.stamp_ns(message.header.stamp)
-        if self._health.arrived(camera, self._latency_s(stamp_ns)):
+        if self._health.arrived(camera, int(message.sequence), self._latency_s(stamp_ns)):
             self.get_logger().info(f"camera {camera} is back")
         foreign = self._people.foreign(message)
         if foreign and self._health.notes.add(f"model {camera}", Level.WARN, f"{camera}: {foreign}"):
@@ -468,7 +468,8 @@ class FusionNode(LifecycleNode):
             away_s = {name: self._sync.away_s(name) for name in self.cameras}
         self._diagnostics_publisher.publish(convert.to_diagnostics(now_ns, health.reports(
             report, self._sync_counters(), places, self._problems(), late, away_s, self._silences(),
-            self.config.extrinsics.offset_warn, self.config.extrinsics.drift_warn)))
+            self.config.extrinsics.offset_warn, self.config.extrinsics.drift_warn,
+            self._people_publisher.get_subscription_count())))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 

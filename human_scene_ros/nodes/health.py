@@ -37,7 +37,7 @@ class Health:
     """Collects from the executor and the worker; thread-safe.
 
     Args:
-        node_name: Start of every diagnostics name.
+        node_name: Start of every diagnostics name; with the namespace, for a robot has one node per camera.
         cameras: Names.
     """
 
@@ -135,14 +135,15 @@ class Health:
         worst = [camera.notes.worst() for camera in self.cameras.values()]
         return max(level for level, _ in worst), [text for _, texts in worst for text in texts]
 
-    def reports(self, status: StatusReport, *, silences: Mapping[str, str], inputs: Mapping[str, str], tf_problem: str,
-                tf_failed: int, hints_missed: int) -> list[Report]:
+    def reports(self, status: StatusReport, *, silences: Mapping[str, str], inputs: Mapping[str, str],
+                listeners: Mapping[str, int], tf_problem: str, tf_failed: int, hints_missed: int) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
             status: From `status`.
             silences: Of cameras that are silent: for how long, with topics and QoS.
             inputs: Topic, asked and offered QoS of the cameras that are subscribed.
+            listeners: Subscriptions that are connected to the bodies of each camera.
             tf_problem: "" or why no camera transform is sent.
             tf_failed: Transform lookups that were given up.
             hints_missed: Images that went on without the hint that `odometry.hint_frame` asks for.
@@ -165,7 +166,8 @@ class Health:
             cameras.append(Report(
                 f"{self._node_name}: Input {name}", Level.OK if self.configure_error else level,
                 "; ".join(texts) or f"{rate:.1f} Hz",
-                {"input": inputs.get(name, "not subscribed"), "input_rate_hz": f"{rate:.2f}"}, name))
+                {"input": inputs.get(name, "not subscribed"), "input_rate_hz": f"{rate:.2f}",
+                 "bodies_subscribers": str(listeners.get(name, 0))}, name))
         lost = status.state == State.LOST and not silences
         tracking = Report(
             f"{self._node_name}: Tracking",

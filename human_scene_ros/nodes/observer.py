@@ -2,18 +2,23 @@
 
 Commands use it to know when a graph of processes is complete, how far it is, and how long an image takes from
 its arrival here to the arrival of its bodies here: a latency that no node reports about itself.
+
+That a subscription is in the graph does not mean that its publisher has found it, and what is published before that
+is lost. Only the publisher knows, so nodes tell in /diagnostics how many subscriptions they are connected to.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from types import TracebackType
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from human_scene_ros.msg import FusedPersonArray, SceneStatus, SmplxBodyArray
 from human_scene_ros.nodes import qos
@@ -31,7 +36,8 @@ class Observer:
     """
 
     def __init__(self, domain_id: int, name: str = "human_scene_demo") -> None:
-        self.status: SceneStatus | None = None
+        self._statuses: dict[str, SceneStatus] = {}
+        self._reported: dict[str, dict[str, str]] = {}
         self.latencies_s: list[float] = []
         self._lock = threading.Lock()
         self._images_s: dict[int, float] = {}
@@ -60,8 +66,13 @@ class Observer:
         rclpy.shutdown(context=self._context)
 
     def watch_status(self, topic: str) -> None:
-        """Keep the newest status in `status`."""
-        self._node.create_subscription(SceneStatus, topic, self._on_status, qos.latched(10))
+        """Keep the newest status of a node, for `status`."""
+        self._node.create_subscription(SceneStatus, topic, functools.partial(self._statuses.__setitem__, topic),
+                                       qos.latched(10))
+
+    def watch_diagnostics(self) -> None:
+        """Keep the newest figures of all nodes, for `connected`."""
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.reliable(_QUEUE))
 
     def watch_bodies(self, topic: str) -> None:
         """Count body arrays and time them against their images."""
@@ -73,11 +84,20 @@ class Observer:
 
     def watch_images(self, topic: str) -> None:
         """Note when each image arrives. A player that waits for subscribers counts this one."""
-        self._node.create_subscription(Image, topic, self._on_image, qos.reliable(_QUEUE), raw=True)
+        message_class = CompressedImage if topic.endswith("/compressed") else Image
+        self._node.create_subscription(message_class, topic, self._on_image, qos.reliable(_QUEUE), raw=True)
+
+    def status(self, topic: str) -> SceneStatus | None:
+        """The newest status of a watched topic."""
+        return self._statuses.get(topic)
 
     def subscribers(self, topic: str) -> int:
         """Subscriptions of a topic in the whole graph, as far as it is known here."""
         return int(self._node.count_subscribers(topic))
+
+    def connected(self, node: str, line: str, output: str) -> int:
+        """Subscriptions that an output of a node is connected to, as it said last in a line of /diagnostics."""
+        return int(self._reported.get(f"{node.lstrip('/')}: {line}", {}).get(f"{output}_subscribers", 0))
 
     @property
     def images(self) -> int:
@@ -104,8 +124,9 @@ class Observer:
         """Seconds from the first image to the last body array."""
         return max(0.0, self._last_bodies_s - self._first_image_s)
 
-    def _on_status(self, message: Any) -> None:
-        self.status = message
+    def _on_diagnostics(self, message: Any) -> None:
+        self._reported.update({line.name: {value.key: value.value for value in line.values}
+                               for line in message.status})
 
     def _on_image(self, data: Any) -> None:
         now_s = time.monotonic()

@@ -84,6 +84,11 @@ class ResultPublishers:
         if self._listener is not None:
             self._listener.close()
 
+    @property
+    def listeners(self) -> int:
+        """Subscriptions that are connected to the bodies."""
+        return int(self._bodies.get_subscription_count())
+
     def _on_transforms(self) -> None:
         self.hints.told()
         self.lookups.poll()

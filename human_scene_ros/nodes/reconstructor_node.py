@@ -83,7 +83,7 @@ class ReconstructorNode(LifecycleNode):
         self._settings = NodeParameters(self, ReconstructorConfig, self._on_config)
         self.config = self._settings.config
         self._views = {name: View() for name in self.config.views}
-        self._health = Health(self.get_name(), self.config.views)
+        self._health = Health(self.get_fully_qualified_name().lstrip("/"), self.config.views)
         self._mailbox: Any = None
         self._drops_lock, self._drops_counted = threading.Lock(), 0
         self._worker: Worker[Arrival] | None = None
@@ -317,6 +317,7 @@ class ReconstructorNode(LifecycleNode):
         self._diagnostics_publisher.publish(convert.to_diagnostics(
             self.get_clock().now().nanoseconds, self._health.reports(
                 report, silences=silences, inputs={name: i.describe() for name, i in self._inputs().items()},
+                listeners={name: v.results.listeners for name, v in self._views.items() if v.results is not None},
                 tf_problem="; ".join(r.problem for r in results if r.problem),
                 tf_failed=sum(r.lookups.failed for r in results),
                 hints_missed=sum(r.hints.missed for r in results))))

@@ -59,6 +59,17 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def rig_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 JPEG images of each of two cameras."""
+    folder = tmp_path_factory.mktemp("bag") / "rig"
+    with SceneBagWriter(folder) as writer:
+        for i in range(30):
+            for name in ("left", "right"):
+                writer.write_camera(f"/{name}/image", picture(i), CAMERA, stamp(i), f"{name}_optical")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def short_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5 raw bgr8 images; the calibration is recorded after the first of them."""
     folder = tmp_path_factory.mktemp("bag") / "short"
@@ -75,11 +86,11 @@ class Consumer:
     """Works slowly on every image and reports in its status how many are done, as the reconstructor does."""
 
     def __init__(self, g: Graph, message_class: type, topic: str, *, seconds: float, already_done: int = 0,
-                 outcomes: tuple[str, ...] = ("frames_processed",)) -> None:
+                 outcomes: tuple[str, ...] = ("frames_processed",), status: str = "/human_scene/status") -> None:
         self.stamps: list[int] = []
         self._seconds, self._outcomes = seconds, outcomes
         self._status = SceneStatus(frames_processed=already_done)
-        self._publisher = g.publisher(SceneStatus, "/human_scene/status", qos.latched())
+        self._publisher = g.publisher(SceneStatus, status, qos.latched())
         self._publisher.publish(self._status)
         # Ten may wait: more than may be outstanding, far fewer than are played.
         g.node.create_subscription(message_class, topic, self._on_image, qos.reliable(10))
@@ -102,6 +113,21 @@ def test_free_rate_loses_nothing_with_a_slow_consumer(tmp_path, recording):
         assert bag.wait() == 0, bag.output
         assert consumer.stamps == [stamp(i) for i in range(60)]
         assert "done: 60 images" in bag.output and "WARN" not in bag.output
+
+
+def test_free_rate_follows_the_sum_of_several_consumers(tmp_path, rig_recording):
+    """Each camera has a consumer of its own; the slow one holds the player back, and nothing waits beyond the bound."""
+    with graph(DOMAIN, tmp_path) as g:
+        consumers = [Consumer(g, CompressedImage, f"/{name}/image/compressed", seconds=seconds, already_done=done,
+                              status=f"/{name}/status")
+                     for name, seconds, done in (("left", 0.02, 7), ("right", 0.0, 300))]
+        bag = g.start("bag_node", {
+            "input": str(rig_recording), "rate": 0.0, "topics": ["/left/*", "/right/*"], "wait_for_subscribers": 1,
+            "status": ["/left/status", "/right/status"], "max_outstanding": 4})
+        g.wait(lambda: not bag.running, "the end of the recording")
+        assert bag.wait() == 0, bag.output
+        assert [consumer.stamps for consumer in consumers] == [[stamp(i) for i in range(30)]] * 2
+        assert "WARN" not in bag.output
 
 
 def test_free_rate_gives_up_on_a_consumer_that_does_not_work(tmp_path, recording):
@@ -234,6 +260,7 @@ def test_signals_end_it_well(tmp_path, recording):
 
 @pytest.mark.parametrize(("parameters", "text"), [
     ({}, "parameter input is empty"),
+    ({"input": "RECORDING", "rate": 0.0, "status": []}, "parameter status is empty"),
     ({"input": "FOLDER/missing.mcap"}, "missing.mcap does not exist"),
     ({"input": "FOLDER/cut.mcap"}, "it was cut"),
     ({"input": "FOLDER"}, "holds no image"),
@@ -241,7 +268,7 @@ def test_signals_end_it_well(tmp_path, recording):
     ({"input": "RECORDING", "topics": ["/odom"]}, "has no topic /odom; it has /camera/camera_info"),
     ({"input": "RECORDING", "wait_for_subscribers": 1, "wait_timeout": 0.5},
      "waited 0.5 s: the image topic has 0 of 1 subscribers"),
-], ids=["none", "missing", "cut", "empty folder", "image topic", "other topic", "nobody listens"])
+], ids=["none", "no status", "missing", "cut", "empty folder", "image topic", "other topic", "nobody listens"])
 def test_bad_input_ends_with_one_line_and_code_1(tmp_path, recording, parameters, text):
     (tmp_path / "bags").mkdir()
     (tmp_path / "bags" / "cut.mcap").write_bytes((recording / "walk.mcap").read_bytes()[:3000])

@@ -28,7 +28,7 @@ def reports(health: FusionHealth, away_s: dict[str, float]) -> dict[str, Report]
     status = health.status(State.TRACKING, WorldSource.TF, counters, [])
     places = [CameraPlace(name, f"{name}_optical", np.eye(4)) for name in CAMERAS]
     empty = dict.fromkeys(CAMERAS, "")
-    return {r.name: r for r in health.reports(status, counters, places, empty, {}, away_s, empty, 0.02, 0.15)}
+    return {r.name: r for r in health.reports(status, counters, places, empty, {}, away_s, empty, 0.02, 0.15, 0)}
 
 
 def lines(health: FusionHealth) -> dict[str, dict[str, str]]:
@@ -83,3 +83,18 @@ def test_a_camera_of_another_time_is_named_with_what_to_do():
     assert found["fusion: Camera left"].level == Level.WARN and found["fusion: Camera front"].level == Level.OK
     assert "+3600.0 s" in found["fusion: Camera left"].message
     assert "sync.time_offsets.left" in found["fusion: Camera left"].message
+
+
+def test_messages_that_do_not_arrive_are_counted_and_told():
+    health = FusionHealth("fusion", CAMERAS)
+    for sequence in (7, 8, 12, 13, 0, 1, 3):  # it joins late, loses 3, is restarted by its sender, loses 1
+        health.arrived("front", sequence, 0.1)
+    for _ in range(3):  # a sender that does not count
+        health.arrived("left", 0, 0.1)
+    values = lines(health)
+    assert (values["fusion: Camera front"]["lost"], values["fusion: Camera left"]["lost"]) == ("4", "0")
+    assert health.notes.worst()[1] == ["front: messages were lost on their way: this node does not keep up with them, "
+                                       "or the network does not (2 times)"]
+    health.restart()
+    health.arrived("front", 9, 0.1)
+    assert lines(health)["fusion: Camera front"]["lost"] == "0"
