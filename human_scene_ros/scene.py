@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from human_scene_ros.body.parameters import BodyParameters
+from human_scene_ros.body.scale import ScaleEstimate
 from human_scene_ros.geometry.camera import PinholeCamera
 
 
@@ -141,6 +142,8 @@ class SceneEstimate:
         scale_source: Where it came from.
         world_source: Where "up" came from.
         stage_ms: Duration of each stage of the step, milliseconds.
+        scale_by_people: The factor on `scale` that the people in the scene still ask for; None where nobody asked.
+        scale_problem: What is wrong with the scale by that factor, to be read by people; "" = nothing known.
     """
 
     stamp_ns: int
@@ -159,3 +162,5 @@ class SceneEstimate:
     scale_source: ScaleSource
     world_source: WorldSource
     stage_ms: dict[str, float]
+    scale_by_people: ScaleEstimate | None = None
+    scale_problem: str = ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from human_scene_ros.geometry.arrays import weighted_median
 Array = NDArray[np.float64]
 
 MIN_LENGTH_PX = 15.0
+SAMPLE_EVERY = 5  # frames between two samples of one person: neighbouring frames repeat each other's errors
+ENOUGH = 8  # samples
+BELIEVED = (0.5, 2.0)  # factors that need no second opinion
 
 
 class ScaleStatus(enum.IntEnum):
@@ -54,8 +58,8 @@ class ScaleEstimate:
     """A factor r on the scale of the scene.
 
     Args:
-        factor: 1 where there is no sample or the result is out of range.
-        status: Why.
+        factor: 1 where there is no sample.
+        status: Whether to believe it; REJECTED: out of range, not applied.
         samples: Number of samples used.
     """
 
@@ -79,16 +83,22 @@ def scale_samples(K: NDArray[np.floating], head_camera: NDArray[np.floating],
     matrix, head = np.asarray(K, np.float64), np.asarray(head_camera, np.float64).reshape(-1, 3)
     delta = np.asarray(head_to_pelvis_camera, np.float64).reshape(-1, 3)
     image = np.linalg.norm(np.asarray(pelvis_uv_px, np.float64) - np.asarray(head_uv_px, np.float64), axis=-1)
-    smpl = _projected_length(matrix, head, delta, np.ones(len(head)))
     with np.errstate(divide="ignore", invalid="ignore"):
+        # pi(rho head + delta) - pi(head) = across / (rho head_z + delta_z): one root, in closed form.
+        across = delta[:, :2] - head[:, :2] / head[:, 2:] * delta[:, 2:]
+        across_px = np.hypot(matrix[0, 0] * across[:, 0] + matrix[0, 1] * across[:, 1], matrix[1, 1] * across[:, 1])
+        pelvis_z = head[:, 2] + delta[:, 2]
+        smpl = np.where((head[:, 2] > 1e-6) & (pelvis_z > 1e-6), across_px / pelvis_z, np.nan)
         ratio = np.where(image > 0.0, smpl / image, np.nan)
+        rho = (across_px / image - delta[:, 2]) / head[:, 2]
+        rho = np.where((head[:, 2] > 1e-6) & (rho >= 0.05) & (rho <= 20.0), rho, np.nan)
         valid = (image >= MIN_LENGTH_PX) & (smpl >= MIN_LENGTH_PX)
-    return ScaleSamples(smpl, image, ratio, _consistent_factor(matrix, head, delta, image), valid)
+    return ScaleSamples(smpl, image, ratio, rho, valid)
 
 
 def estimate_scale(samples: ScaleSamples, weights: NDArray[np.floating] | None = None, *,
                    mode: Literal["median", "mean", "mean_rho", "trimmed"] = "median") -> ScaleEstimate:
-    """One factor from many samples.
+    """One factor from many samples, as it is: `ScaleFilter` shrinks what few say and rejects what is out of range.
 
     Args:
         samples: Of any frames, people and views.
@@ -111,18 +121,44 @@ def estimate_scale(samples: ScaleSamples, weights: NDArray[np.floating] | None =
         factor = float(np.sort(values)[cut:n - cut].mean())
     else:
         factor = float(values.mean())
-    return ScaleEstimate(factor, ScaleStatus.OK if n >= 8 else ScaleStatus.FEW_SAMPLES, n)
+    return ScaleEstimate(factor, ScaleStatus.OK if n >= ENOUGH else ScaleStatus.FEW_SAMPLES, n)
 
 
 def sample_weights(samples: ScaleSamples, head_camera: NDArray[np.floating],
-                   head_to_pelvis_camera: NDArray[np.floating], confidence: NDArray[np.floating]) -> Array:
-    """(n,) weights for robust use: 0 for near, foreshortened or uncertain people and absurd factors."""
+                   head_to_pelvis_camera: NDArray[np.floating], confidence: NDArray[np.floating],
+                   pelvis_inside: NDArray[np.bool_]) -> Array:
+    """(n,) weights for robust use: 0 for near, foreshortened, cut off or uncertain people and absurd factors.
+
+    Args:
+        samples: Of these people.
+        head_camera: (n, 3) at the present scale.
+        head_to_pelvis_camera: (n, 3) metric.
+        confidence: (n,) of the pelvis, 0 to 1.
+        pelvis_inside: (n,) the pelvis lies inside the image.
+    """
     head, delta = np.asarray(head_camera, np.float64), np.asarray(head_to_pelvis_camera, np.float64)
     with np.errstate(invalid="ignore"):
         length = np.maximum(np.linalg.norm(delta, axis=-1), 1e-9)
         good = ((head[:, 2] > 0.3) & (head[:, 2] + delta[:, 2] > 0.3) & (np.abs(delta[:, 2]) / length < 0.8)
-                & (np.asarray(confidence) >= 0.3) & (samples.rho > 0.2) & (samples.rho < 5.0) & samples.valid)
+                & (np.asarray(confidence) >= 0.3) & pelvis_inside & (samples.rho > 0.2) & (samples.rho < 5.0)
+                & samples.valid)
     return np.where(good, np.asarray(confidence) * np.minimum(1.0, samples.length_image_px / 40.0), 0.0)
+
+
+class Sample(NamedTuple):
+    """One person in one frame, as the reservoir keeps it.
+
+    Args:
+        frame: Number of the frame.
+        person: Track id.
+        log_rho: Logarithm of the factor on the network's own geometry.
+        weight: See `sample_weights`.
+    """
+
+    frame: int
+    person: int
+    log_rho: float
+    weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,18 +166,16 @@ class ScaleState:
     """What `ScaleFilter.step` knows of the frames before.
 
     Args:
-        log_rho: Logarithms of the factors seen, on the network's own geometry, newest last.
-        weights: Of each.
+        reservoir: Newest last.
         log_scale: Logarithm of the present scale.
-        frames: Frames with samples since the start.
-        jumps: Frames in a row that asked for a jump.
+        frame: Frames since the start.
+        warm_up: Those of them in which somebody was measured and the scale might move.
     """
 
-    log_rho: tuple[float, ...] = ()
-    weights: tuple[float, ...] = ()
+    reservoir: tuple[Sample, ...] = ()
     log_scale: float = 0.0
-    frames: int = 0
-    jumps: int = 0
+    frame: int = 0
+    warm_up: int = 0
 
     @property
     def scale(self) -> float:
@@ -152,7 +186,8 @@ class ScaleState:
 class ScaleFilter:
     """The scale over time: a reservoir of samples, slow steps, and a freeze after the warm-up.
 
-    Consumers of TF cannot follow a scale that breathes, so it stands still after `freeze_after` frames with samples.
+    Consumers of TF cannot follow a scale that breathes, so it stands still after `freeze_after` frames with samples,
+    when what is still missing is a sign of health only; 0: it never moves.
     """
 
     def __init__(self, *, rate: float = 0.05, capacity: int = 600, freeze_after: int = 60) -> None:
@@ -160,66 +195,57 @@ class ScaleFilter:
 
     def frozen(self, state: ScaleState) -> bool:
         """True once the warm-up is over."""
-        return state.frames >= self._freeze_after
+        return state.warm_up >= self._freeze_after
 
-    def step(self, samples: ScaleSamples, weights: NDArray[np.floating],
-             state: ScaleState) -> tuple[ScaleEstimate, ScaleState]:
+    def step(self, samples: ScaleSamples, weights: NDArray[np.floating], people: Sequence[int], state: ScaleState,
+             supported: Callable[[float], bool] = lambda factor: False) -> tuple[ScaleEstimate, ScaleState]:
         """Take one frame's samples, measured at the present scale, and move the scale a little.
+
+        Args:
+            samples: Of the frame; may be empty.
+            weights: (n,) see `sample_weights`.
+            people: (n) track ids; nobody gives more than one sample in `SAMPLE_EVERY` frames.
+            state: From the previous frame.
+            supported: Cross-check of a factor outside `BELIEVED`, which is rejected without it.
 
         Returns:
             What is still missing from the present scale, and the state with the scale to use.
         """
-        good = (np.asarray(weights) > 0.0) & np.isfinite(samples.rho)
+        frame, good = state.frame + 1, (np.asarray(weights) > 0.0) & np.isfinite(samples.rho)
+        recent = {s.person for s in state.reservoir if s.frame > frame - SAMPLE_EVERY}
         # Stored as absolute scales: the present one changes between frames.
-        log_rho = (*state.log_rho, *(np.log(samples.rho[good]) + state.log_scale).tolist())[-self._capacity:]
-        kept = (*state.weights, *np.asarray(weights, np.float64)[good].tolist())[-self._capacity:]
-        state = dataclasses.replace(state, log_rho=log_rho, weights=kept)
-        n = len(log_rho)
+        new = [Sample(frame, people[i], float(np.log(samples.rho[i])) + state.log_scale, float(weights[i]))
+               for i in np.flatnonzero(good).tolist() if people[i] not in recent]
+        state = dataclasses.replace(state, reservoir=(*state.reservoir, *new)[-self._capacity:], frame=frame)
+        n = len(state.reservoir)
         if not n:
             return ScaleEstimate(1.0, ScaleStatus.NO_SAMPLE, 0), state
-        wanted = weighted_median(np.array(log_rho), np.array(kept)) - state.log_scale
-        if n < 8:
-            wanted *= n / (n + 8.0)
+        wanted = _median(state.reservoir) - state.log_scale
         factor = float(np.exp(wanted))
-        if not 0.5 <= factor <= 2.0 and n < 30:
-            return ScaleEstimate(1.0, ScaleStatus.REJECTED, n), state
-        if self.frozen(state):
-            return ScaleEstimate(factor, ScaleStatus.OK, n), state  # a health signal only
-        jumps = state.jumps + 1 if abs(wanted) > 0.1 else 0
-        moves = abs(wanted) >= 0.01 and (abs(wanted) <= 0.1 or jumps >= 3)
-        state = dataclasses.replace(state, frames=state.frames + 1, jumps=jumps,
-                                    log_scale=state.log_scale + (self._rate * wanted if moves else 0.0))
-        return ScaleEstimate(factor, ScaleStatus.OK if n >= 8 else ScaleStatus.FEW_SAMPLES, n), state
+        if not BELIEVED[0] <= factor <= BELIEVED[1] and not supported(factor):
+            return ScaleEstimate(factor, ScaleStatus.REJECTED, n), state
+        estimate = ScaleEstimate(factor, ScaleStatus.OK, n)
+        if n < ENOUGH:  # a few samples are believed in part
+            wanted *= n / (n + 8.0)
+            estimate = ScaleEstimate(float(np.exp(wanted)), ScaleStatus.FEW_SAMPLES, n)
+        if self.frozen(state) or not good.any():
+            return estimate, state
+        moves = abs(wanted) >= 0.01 and (abs(wanted) <= 0.1 or _agreed(state))
+        return estimate, dataclasses.replace(
+            state, warm_up=state.warm_up + 1, log_scale=state.log_scale + (self._rate * wanted if moves else 0.0))
 
 
-def _projected_length(K: Array, head: Array, delta: Array, rho: Array) -> Array:
-    a = rho[:, None] * head
-    b = a + delta
-    with np.errstate(divide="ignore", invalid="ignore"):
-        difference = np.where(((a[:, 2] > 1e-6) & (b[:, 2] > 1e-6))[:, None],
-                              b[:, :2] / b[:, 2:] - a[:, :2] / a[:, 2:], np.nan)
-    return np.hypot(K[0, 0] * difference[:, 0] + K[0, 1] * difference[:, 1], K[1, 1] * difference[:, 1])
+def _median(samples: Sequence[Sample]) -> float:
+    return weighted_median(np.array([s.log_rho for s in samples]), np.array([s.weight for s in samples]))
 
 
-def _consistent_factor(K: Array, head: Array, delta: Array, wanted_px: Array, low: float = 0.05,
-                       high: float = 20.0) -> Array:
-    """rho with projected length = wanted, the root nearest 1; NaN without one. All samples at once."""
-    n = len(head)
-    if not n:
-        return np.zeros(0)
-    grid = np.exp(np.linspace(np.log(low), np.log(high), 241))
-    error = np.stack([_projected_length(K, head, delta, np.full(n, r)) - wanted_px for r in grid])
-    with np.errstate(invalid="ignore"):
-        crossing = (np.sign(error[:-1]) * np.sign(error[1:]) <= 0.0) & np.isfinite(error[:-1] + error[1:])
-    middle = 0.5 * (np.log(grid[:-1]) + np.log(grid[1:]))
-    distance = np.where(crossing, np.abs(middle)[:, None], np.inf)
-    cell = distance.argmin(axis=0)
-    found = np.isfinite(distance[cell, np.arange(n)])
-    a, b = np.log(grid[cell]), np.log(grid[cell + 1])
-    sign = np.sign(error[cell, np.arange(n)])
-    for _ in range(60):
-        half = 0.5 * (a + b)
-        with np.errstate(invalid="ignore"):
-            left = np.sign(_projected_length(K, head, delta, np.exp(half)) - wanted_px) * sign > 0.0
-        a, b = np.where(left, half, a), np.where(left, b, half)
-    return np.where(found, np.exp(0.5 * (a + b)), np.nan)
+def _agreed(state: ScaleState, windows: int = 3) -> bool:
+    """Whether each of the last windows of `SAMPLE_EVERY` frames by itself asks for a jump to the same side."""
+    by_window: dict[int, list[Sample]] = {}
+    for sample in reversed(state.reservoir):
+        window = (state.frame - sample.frame) // SAMPLE_EVERY
+        if window not in by_window and len(by_window) == windows:
+            break
+        by_window.setdefault(window, []).append(sample)
+    asked = np.array([_median(s) - state.log_scale for s in by_window.values()])
+    return len(asked) == windows and bool((asked > 0.1).all() or (asked < -0.1).all())

@@ -76,7 +76,7 @@ class SharedStateStream(CameraStreams):
         ConfigError: The network cannot say where a camera stands, or a name is given twice.
     """
 
-    _SHARED = ("segment", "network", "chain", "world", "log_scale")
+    _SHARED = ("segment", "network", "chain", "world", "log_scale", "people_scale", "people_check")
 
     def __init__(self, stream: HumanSceneStream, cameras: Sequence[str]) -> None:
         obstacle = why_not_shared(stream)

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from human_scene_ros.body.model import BodyModel, standing_height
-from human_scene_ros.body.scale import ScaleState
+from human_scene_ros.body.scale import ScaleEstimate, ScaleState
 from human_scene_ros.body.skeleton import HEAD
 from human_scene_ros.errors import ConfigError, ImageError
 from human_scene_ros.geometry.camera import PinholeCamera
@@ -36,8 +36,15 @@ from human_scene_ros.model.types import NetworkOutput, StreamState
 from human_scene_ros.runtime.odometry import KeyframeOdometry, OdometryConfig, OdometryState
 from human_scene_ros.runtime.pair_motion import PairState, follow
 from human_scene_ros.runtime.people import people_from_network
-from human_scene_ros.runtime.scale import scale_by_people, sensed_ratios
-from human_scene_ros.runtime.surface import surface_ratios
+from human_scene_ros.runtime.scale import (
+    SCALE_CHECK,
+    SCALE_FILTER,
+    people_samples,
+    scale_problem,
+    sensed_ratios,
+    surfaces_support,
+)
+from human_scene_ros.runtime.surface import body_surfaces, surface_ratios
 from human_scene_ros.runtime.tracks import (
     Observation,
     SmoothingConfig,
@@ -85,6 +92,7 @@ class StreamConfig:
         scale_source: "auto": depth where `use_depth` finds it, else the network's own; "people": without depth the map
             is brought to the size of the bodies in it (`runtime.scale`); "odometry": each frame's depth is also
             brought to the scale of the odometry's keyframe.
+        people_tolerance: How far from 1 the factor that people ask for may be where depth images give the scale.
         world: "auto": on the floor if the first frame shows it; "level": the first camera is level.
         track: See `TrackConfig`.
         smoothing: See `SmoothingConfig`.
@@ -102,6 +110,7 @@ class StreamConfig:
     align_to_surface: bool = False
     depth_scale_ema: float = 0.02
     scale_source: Literal["auto", "network", "people", "odometry"] = "auto"
+    people_tolerance: float = 0.05
     world: Literal["auto", "level"] = "auto"
     track: TrackConfig = TrackConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
@@ -111,7 +120,7 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name, low, high in (("min_score", 0.0, 1.0), ("max_people", 0, 254), ("duplicate_distance_m", 0.0, 10.0),
                                 ("mask_threshold", 0.0, 1.0), ("reset_interval", 0, 10**9),
-                                ("depth_scale_ema", 0.0, 1.0)):
+                                ("depth_scale_ema", 0.0, 1.0), ("people_tolerance", 0.0, 10.0)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"stream.{name} = {value}: must be in [{low}, {high}]")
@@ -131,6 +140,7 @@ class StreamMemory:
         world: None before the first frame of a segment.
         log_scale: Running logarithm of the metric scale by depth; None without depth.
         people_scale: Scale by people, see `runtime.scale`.
+        people_check: What people say of the scale by depth.
         log_focals: Logarithms of the focal lengths (over the image width) estimated so far.
         input_size: (width, height) of the last frame.
     """
@@ -144,6 +154,7 @@ class StreamMemory:
     world: WorldAlignment | None = None
     log_scale: float | None = None
     people_scale: ScaleState = ScaleState()
+    people_check: ScaleState = ScaleState()
     log_focals: tuple[float, ...] = ()
     input_size: tuple[int, int] = (0, 0)
 
@@ -255,18 +266,20 @@ class HumanSceneStream:
             camera, dense_camera, log_focals = self._cameras(frame, placement, given, output, memory)
             dense = self._dense(output, tensor.shape[2:])
             scale, log_scale, source = self._scale(frame, camera, dense_camera, dense, memory)
+            if source == ScaleSource.NETWORK and self.config.scale_source == "people" and memory.people_scale.reservoir:
+                scale, source = memory.people_scale.scale, ScaleSource.BODY_HEIGHT
             if scale != 1.0:
                 dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(scale))
         with clock("bodies"):
             # A window head tells distance from size and focal length, whatever the scale of the map.
             windowed = self.network.config.body_head == "window"
             observations = self._observations(output, placement, camera, 1.0 if windowed else scale, tensor.shape[2:])
+            # Where they project onto their picture, whatever distance the map or a sensor gives them.
+            as_seen = observations if windowed else [_moved(o, 1.0 / scale) for o in observations]
             if source == ScaleSource.DEPTH and frame.depth_m is not None:
                 ratios = sensed_ratios(_sampled(frame.depth_m, camera, dense_camera), dense.person, dense_camera,
                                        [o.joints_camera for o in observations])
                 observations = [_moved(o, ratio) for o, ratio in zip(observations, ratios, strict=True)]
-            dense, scale, source, people_scale = self._scale_by_people(
-                dense, scale, source, dense_camera, camera, observations, memory)
         with clock("odometry"):
             pair = self._follow_pair(tensor, dense_camera, dense, memory)
             T_origin_camera, status, odometry, dense, ratio = self._camera_pose(
@@ -283,13 +296,17 @@ class HumanSceneStream:
         with clock("tracks"):
             tracked, tracks = self._tracker.step(observations, T_world_camera, frame.stamp_ns, memory.tracks)
             bodies = self._body_estimates(tracked, camera)
+        with clock("people_scale"):
+            by_people, people_scale, people_check = self._scale_by_people(
+                frame, camera, dense_camera, dense, source, as_seen, tracked, memory)
         self._memory = StreamMemory(memory.segment, state, chain, odometry, pair, tracks, world, log_scale,
-                                    people_scale, log_focals, placement.input_size)
+                                    people_scale, people_check, log_focals, placement.input_size)
         return SceneEstimate(
             stamp_ns=frame.stamp_ns, segment=memory.segment, T_world_camera=T_world_camera, camera=camera,
             calibrated=frame.camera is not None, dense_camera=dense_camera, points_camera=dense.points_camera,
             confidence=dense.confidence, colors=image, person=dense.person, bodies=bodies, status=status,
-            scale=float(scale), scale_source=source, world_source=world.source, stage_ms=clock.stage_ms)
+            scale=float(scale), scale_source=source, world_source=world.source, stage_ms=clock.stage_ms,
+            scale_by_people=by_people, scale_problem=scale_problem(by_people, source, self.config.people_tolerance))
 
     def _placement(self, frame: CameraFrame) -> Placement:
         image = frame.image
@@ -394,20 +411,32 @@ class HumanSceneStream:
         log_scale = now if memory.log_scale is None else (1.0 - share) * memory.log_scale + share * now
         return float(np.exp(log_scale)), log_scale, ScaleSource.DEPTH
 
-    def _scale_by_people(self, dense: _Dense, scale: float, source: ScaleSource, dense_camera: PinholeCamera,
-                         camera: PinholeCamera, observations: list[Observation], memory: StreamMemory,
-                         ) -> tuple[_Dense, float, ScaleSource, ScaleState]:
-        """The map at the scale of the bodies in it, where that is asked for and no sensor knows better."""
-        state = memory.people_scale
-        if self.config.scale_source != "people" or source != ScaleSource.NETWORK:
-            return dense, scale, source, state
-        sure = [o for o in observations if o.score >= self._tracker.config.birth_score]
-        state = scale_by_people(dense.points_camera[..., 2], dense.person, dense_camera, camera,
-                                [o.joints_camera for o in sure], [o.score for o in sure], state)
-        if not state.log_rho:
-            return dense, scale, source, state
-        dense = dataclasses.replace(dense, points_camera=dense.points_camera * np.float32(state.scale))
-        return dense, scale * state.scale, ScaleSource.BODY_HEIGHT, state
+    def _scale_by_people(self, frame: CameraFrame, camera: PinholeCamera, dense_camera: PinholeCamera, dense: _Dense,
+                         source: ScaleSource, as_seen: list[Observation], tracked: list[TrackedBody],
+                         memory: StreamMemory) -> tuple[ScaleEstimate | None, ScaleState, ScaleState]:
+        """What people say of the scale of this frame, and the memory's two states after it.
+
+        The next frame's map takes its scale from the first, where that is asked for and no sensor knows better; the
+        second only watches a sensor.
+        """
+        sensed = source == ScaleSource.DEPTH
+        if not sensed and self.config.scale_source != "people":
+            return None, memory.people_scale, memory.people_check
+        known = {b.observation: b.track.track_id for b in tracked if b.observation is not None}
+        sure = [i for i, o in enumerate(as_seen) if i in known and o.score >= self._tracker.config.birth_score]
+        people, seen = [known[i] for i in sure], [as_seen[i] for i in sure]
+        depth_m = dense.points_camera[..., 2]
+        if sensed:
+            depth_m = np.zeros_like(depth_m) if frame.depth_m is None else _sampled(frame.depth_m, camera, dense_camera)
+        samples, weights = people_samples(depth_m, dense.person, dense_camera, camera,
+                                          [o.joints_camera for o in seen], [o.score for o in seen])
+        if sensed:
+            estimate, state = SCALE_CHECK.step(samples, weights, people, memory.people_check)
+            return estimate, memory.people_scale, state
+        estimate, state = SCALE_FILTER.step(
+            samples, weights, people, memory.people_scale, lambda factor: surfaces_support(factor, body_surfaces(
+                self.body_model, dense.points_camera, dense.person, dense_camera, seen)))
+        return estimate, state, memory.people_check
 
     def _observations(self, output: NetworkOutput, placement: Placement, camera: PinholeCamera, scale: float,
                       size: tuple[int, int]) -> list[Observation]:

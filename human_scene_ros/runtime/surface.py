@@ -6,7 +6,7 @@ A network tells a body's distance from its size; the map, or a depth sensor, see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -35,15 +35,28 @@ def surface_ratios(model: BodyModel, points_camera: NDArray[np.floating], person
         camera: Intrinsics of both.
         observations: Bodies of the frame.
     """
-    owner = label_people(person, camera, [o.joints_camera for o in observations])
-    kernel = np.ones((2 * ERODE_PX + 1, 2 * ERODE_PX + 1), np.uint8)
     ratios = []
-    for i, observation in enumerate(observations):
+    surfaces = body_surfaces(model, points_camera, person, camera, observations)
+    for observation, (vertices, points) in zip(observations, surfaces, strict=True):
         head = observation.joints_camera[HEAD].astype(np.float64)
-        inside = cv2.erode((owner == i + 1).astype(np.uint8), kernel) > 0
-        result = align_to_surface(_visible(model, observation, inside, camera), points_camera[inside], head)
+        result = align_to_surface(vertices, points, head)
         ratios.append(1.0 + result.shift_m / float(np.linalg.norm(head)) if result.status == SurfaceStatus.OK else 1.0)
     return ratios
+
+
+def body_surfaces(model: BodyModel, points_camera: NDArray[np.floating], person: NDArray[np.bool_],
+                  camera: PinholeCamera, observations: Sequence[Observation],
+                  ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.floating]]]:
+    """Of each body, (V, 3) vertices that the camera sees and (N, 3) known points of the map that are hers.
+
+    Args: those of `surface_ratios`.
+    """
+    owner = label_people(person, camera, [o.joints_camera for o in observations])
+    kernel = np.ones((2 * ERODE_PX + 1, 2 * ERODE_PX + 1), np.uint8)
+    for i, observation in enumerate(observations):
+        inside = cv2.erode((owner == i + 1).astype(np.uint8), kernel) > 0
+        points = points_camera[inside]
+        yield _visible(model, observation, inside, camera), points[np.isfinite(points).all(axis=1)]
 
 
 def _visible(model: BodyModel, observation: Observation, inside: NDArray[np.bool_],

@@ -186,12 +186,14 @@ class TrackedBody:
         parameters: Camera frame; smoothed, or predicted when the person was not seen.
         joints_camera: (55, 3) metres.
         time_since_update_s: 0 when the person was seen.
+        observation: Index of the frame's observation that is this person; None when not seen.
     """
 
     track: Track
     parameters: BodyParameters
     joints_camera: NDArray[np.float32]
     time_since_update_s: float
+    observation: int | None
 
     @property
     def velocity_world(self) -> NDArray[np.float32]:
@@ -233,15 +235,17 @@ class Tracker:
         for j, observation in enumerate(observations):
             if j in track_of:
                 track = tracks[track_of[j]]
-                doubted = (track.mean_score + observation.score) / 2.0 < self.config.birth_score
-                drafts.append(self._unseen(track, view, doubted) if doubted
-                              else self._continued(track, observation, pelvis_world[j], view))
+                if (track.mean_score + observation.score) / 2.0 < self.config.birth_score:
+                    drafts.append(self._unseen(track, view, doubted=True))
+                    continue
+                draft = self._continued(track, observation, pelvis_world[j], view)
+            elif observation.score < self.config.birth_score:
                 continue
-            if observation.score < self.config.birth_score:
-                continue
-            known = identities.pop(observation.identity, None) if observation.identity is not None else None
-            drafts.append(self._born(next_id if known is None else known, observation, pelvis_world[j], view))
-            next_id += known is None
+            else:
+                known = identities.pop(observation.identity, None) if observation.identity is not None else None
+                draft = self._born(next_id if known is None else known, observation, pelvis_world[j], view)
+                next_id += known is None
+            drafts.append(dataclasses.replace(draft, observation=j))
         drafts += [self._unseen(track, view) for i, track in enumerate(tracks) if i not in seen]
 
         bodies = self._posed(drafts, view)
@@ -402,7 +406,7 @@ class Tracker:
             track, unseen_ns = draft.track, max(0, view.stamp_ns - draft.track.seen_ns)
             if unseen_ns == 0:
                 track = dataclasses.replace(track, rotations=rotations[i], betas=betas[i], expression=expression[i])
-            bodies.append(TrackedBody(track, parameters, joints[i] + transl, unseen_ns * 1e-9))
+            bodies.append(TrackedBody(track, parameters, joints[i] + transl, unseen_ns * 1e-9, draft.observation))
         return bodies
 
 
@@ -420,7 +424,7 @@ class _Draft:
     """A body before it is smoothed and placed: its `anchor` joint belongs at `position` in the camera frame.
 
     `before` are the rotations that the track had `since_s` ago, from which `rotations` are smoothed; None: they are
-    kept as they are.
+    kept as they are. `observation` is the index of what it was made from, None for who was not seen.
     """
 
     track: Track
@@ -431,3 +435,4 @@ class _Draft:
     position: Array
     before: NDArray[np.float32] | None = None
     since_s: float = 0.0
+    observation: int | None = None
