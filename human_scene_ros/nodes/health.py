@@ -169,11 +169,16 @@ class Health:
                 {"input": inputs.get(name, "not subscribed"), "input_rate_hz": f"{rate:.2f}",
                  "bodies_subscribers": str(listeners.get(name, 0))}, name))
         lost = status.state == State.LOST and not silences
+        by_people = self._newest.scale_by_people if self._newest else None
+        scale_problem = self._newest.scale_problem if self._newest else ""
         tracking = Report(
             f"{self._node_name}: Tracking",
-            Level.ERROR if tf_problem else Level.WARN if lost else Level.OK,
-            tf_problem or ("camera tracking lost" if lost else State(status.state).name.lower()),
+            Level.ERROR if tf_problem else Level.WARN if lost or scale_problem else Level.OK,
+            tf_problem or ("camera tracking lost" if lost else scale_problem or State(status.state).name.lower()),
             {"segment": str(status.segment), "people": str(status.people), "scale": f"{status.scale:.3f}",
+             **({"scale_by_people": f"{by_people.factor:.3f}",
+                 "scale_by_people_status": f"{by_people.status.name.lower()}, {by_people.samples} samples"}
+                if by_people else {}),
              "tf_lookups_failed": str(tf_failed), "hints_missed": str(hints_missed),
              **({"placing": self.placing, "sync_timeouts": str(status.sync_timeouts)} if self.placing else {})},
             ", ".join(self.cameras))

@@ -71,6 +71,8 @@ def test_depth_gives_the_scale_and_its_absence_is_told(tmp_path):
         g.wait(lambda: statuses[-1].frames_processed == 3, "the status")
         assert statuses[-1].scale_source == SceneStatus.SCALE_DEPTH and statuses[-1].scale > 0.0
         assert not statuses[-1].message or "depth" not in statuses[-1].message
+        g.wait(lambda: any(v.key == "scale_by_people" for r in reports for s in r.status for v in s.values
+                           if s.name.endswith("Tracking")), "what people say of the sensor")
         for stamp_ns, bad in ((2 * 10**9, None), (3 * 10**9, np.full((90, 160), 2.5))):
             if bad is not None:
                 depths.publish(depth_message(stamp_ns, bad))
