@@ -43,6 +43,7 @@ from human_scene_ros.model.tracking import TrackBank, assign_ids, log_transport
 from human_scene_ros.model.types import NetworkOutput, StreamState
 
 LIMIT_EXACT_ROPE = 1e-5
+LIMIT_FLOAT64 = 1e-9
 LIMIT_OFFICIAL = 2e-4  # float16 rounding in the encoder flips by one unit in the last place between machines
 LIMIT_HALF = 5e-4  # arrays stored as float16
 INPUTS = {"in.image_u8", "in.update", "in.reset"}
@@ -276,18 +277,19 @@ def _world_chain(arrays: Arrays) -> Iterator[Comparison]:
 
 
 def _sinkhorn_tracker(arrays: Arrays) -> Iterator[Comparison]:
+    """The network's own tracker; the fusion's is compared with the same file by `check_fusion`."""
     for case in sorted(k.removesuffix("_scores") for k in arrays if k.endswith("_scores")):
         log_p = log_transport(arrays[f"{case}_scores"], float(arrays[f"{case}_alpha"]), int(arrays[f"{case}_iters"]))
-        yield compare(f"{case}_logP", log_p, arrays[f"{case}_logP"], LIMIT_EXACT_ROPE)
+        yield compare(f"{case}_logP (network)", log_p, arrays[f"{case}_logP"], LIMIT_FLOAT64)
     for case in sorted(k.removesuffix("_tokens") for k in arrays if k.endswith("_tokens")):
         tokens, offsets = arrays[f"{case}_tokens"], arrays[f"{case}_frame_offsets"]
         bank, ids, sizes = TrackBank.empty(tokens.shape[1]), [], []
         for start, end in zip(offsets[:-1], offsets[1:], strict=True):
             found, bank = assign_ids(bank, tokens[start:end], cap=len(tokens))
-            ids.append(found)
+            ids += found.tolist()
             sizes.append(len(bank.ids))
-        yield compare(f"{case}_ids", np.concatenate(ids), arrays[f"{case}_ids"], 0.0)
-        yield compare(f"{case}_memory_size_after", sizes, arrays[f"{case}_memory_size_after"], 0.0)
+        yield compare(f"{case}_ids (network)", ids, arrays[f"{case}_ids"], 0.0)
+        yield compare(f"{case}_memory_size_after (network)", sizes, arrays[f"{case}_memory_size_after"], 0.0)
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -7,6 +7,7 @@ sizes and seeds; only the names of the arrays are fixed.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,33 @@ def check_file(path: Path,
         return [dataclasses.replace(c, name=f"{path.stem}/{c.name}") for c in check(arrays)]
 
 
-def _cases(arrays: Arrays, names: str = "names") -> Iterator[tuple[str, str]]:
-    for i, name in enumerate(arrays[names]):
-        yield f"c{i}_", str(name)
+def case_prefixes(arrays: Arrays, letters: str) -> list[str]:
+    """Prefixes "c0_", "c1_", ... of the keys of numbered cases, for `letters` = "c".
+
+    Raises:
+        ValueError: A number is left out, so that the cases behind it would not be compared.
+    """
+    numbers = {int(found[1]) for key in arrays if (found := re.match(rf"{letters}(\d+)_", key))}
+    if numbers != set(range(len(numbers))):
+        raise ValueError(f"cases {letters}{sorted(numbers)}: expected 0 to {len(numbers) - 1} without a gap")
+    return [f"{letters}{i}_" for i in range(len(numbers))]
+
+
+def named_cases(arrays: Arrays, names: str = "names", letters: str = "c") -> list[tuple[str, str]]:
+    """Prefix of the keys and name of every case.
+
+    Raises:
+        KeyError: There is no array of names.
+        ValueError: It does not name each case once.
+    """
+    prefixes, given = case_prefixes(arrays, letters), [str(name) for name in arrays[names]]
+    if len(prefixes) != len(given):
+        raise ValueError(f"{names} has {len(given)} entries for {len(prefixes)} cases {letters}0_*, {letters}1_*, ...")
+    return list(zip(prefixes, given, strict=True))
 
 
 def _align_umeyama(arrays: Arrays) -> Iterator[Comparison]:
-    for case, name in _cases(arrays):
+    for case, name in named_cases(arrays):
         limit = 1e-6 if "tiny" in name or "large_offset" in name else 1e-9
         src, dst = arrays[case + "src"], arrays[case + "dst"]
         weights = arrays.get(case + "w")
@@ -101,7 +122,7 @@ def _align_umeyama(arrays: Arrays) -> Iterator[Comparison]:
 
 def _world_metrics(arrays: Arrays) -> Iterator[Comparison]:
     feet = [7, 10, 8, 11]
-    for case, _ in _cases(arrays):
+    for case, _ in named_cases(arrays):
         pred, gt = arrays[case + "pred"].astype(np.float64), arrays[case + "gt"].astype(np.float64)
         ours = {
             "w_mpjpe_mm": metrics.w_mpjpe_mm(pred, gt), "wa_mpjpe_mm": metrics.wa_mpjpe_mm(pred, gt),
@@ -120,7 +141,7 @@ def _world_metrics(arrays: Arrays) -> Iterator[Comparison]:
 
 
 def _local_metrics(arrays: Arrays) -> Iterator[Comparison]:
-    for case, name in _cases(arrays):
+    for case, name in named_cases(arrays):
         pj, gj, pv, gv = (arrays[case + k].astype(np.float64) for k in ("pred_j", "gt_j", "pred_v", "gt_v"))
         hips = arrays[case + "pelvis_idx"].tolist()
         ours = {
@@ -149,7 +170,7 @@ def _local_metrics(arrays: Arrays) -> Iterator[Comparison]:
 
 
 def _traj_ate_rpe(arrays: Arrays) -> Iterator[Comparison]:
-    for case, _ in _cases(arrays):
+    for case, _ in named_cases(arrays):
         poses = [np.stack([make_transform(matrix_from_quat_wxyz(q), x) for x, q in zip(
             arrays[f"{case}{who}_xyz"], arrays[f"{case}{who}_qwxyz"], strict=True)]) for who in ("est", "gt")]
         for kind in ("sim3", "se3", "scale_only", "none"):
@@ -169,7 +190,7 @@ def _traj_ate_rpe(arrays: Arrays) -> Iterator[Comparison]:
 
 
 def _depth(arrays: Arrays) -> Iterator[Comparison]:
-    for case, _ in _cases(arrays):
+    for case, _ in named_cases(arrays):
         for kind in ("median", "scale", "scale_shift_lstsq", "scale_shift_lad2", "metric"):
             for suffix, clip in (("", None), ("_clip70", 70.0)):
                 key = case + kind + suffix
@@ -185,40 +206,34 @@ def _depth(arrays: Arrays) -> Iterator[Comparison]:
 
 def _detection_tracking(arrays: Arrays) -> Iterator[Comparison]:
     """2-D matching, MOT scores, pair association, PCK, PCDR."""
-    i = 0
-    while f"m{i}_match" in arrays:
-        found = matching.match_keypoints(arrays[f"m{i}_pred_2d"], arrays[f"m{i}_gt_2d"])
-        same = (set(found.pairs) == {tuple(row) for row in arrays[f"m{i}_match"].tolist()}
-                and sorted(found.misses) == sorted(arrays[f"m{i}_miss"].tolist())
-                and sorted(found.false_positives) == sorted(arrays[f"m{i}_fp"].tolist()))
-        yield Comparison(f"m{i}_match", 0.0 if same else float("inf"), 0.0)
+    for case in case_prefixes(arrays, "m"):
+        found = matching.match_keypoints(arrays[case + "pred_2d"], arrays[case + "gt_2d"])
+        same = (set(found.pairs) == {tuple(row) for row in arrays[case + "match"].tolist()}
+                and sorted(found.misses) == sorted(arrays[case + "miss"].tolist())
+                and sorted(found.false_positives) == sorted(arrays[case + "fp"].tolist()))
+        yield Comparison(case + "match", 0.0 if same else float("inf"), 0.0)
         scores = matching.precision_recall_f1(len(found.pairs), len(found.false_positives), len(found.misses))
         # The reference divides by nothing to 0 and rounds the fractions to two decimals.
         rounded = [0.0 if np.isnan(score) else 100.0 * round(score, 2) for score in scores]
-        yield Comparison(f"m{i}_prf1_pct", relative_rms(rounded, arrays[f"m{i}_prf1_pct"], floor=1e-9), 1e-6)
-        i += 1
-    i = 0
-    while f"t{i}_gt" in arrays:
-        gt, rows = arrays[f"t{i}_gt"], arrays[f"t{i}_hyp_frame_id_xyz"]
-        accumulator = TrackingAccumulator(float(arrays[f"t{i}_gate_m"]))
+        yield Comparison(case + "prf1_pct", relative_rms(rounded, arrays[case + "prf1_pct"], floor=1e-9), 1e-6)
+    for case in case_prefixes(arrays, "t"):
+        gt, rows = arrays[case + "gt"], arrays[case + "hyp_frame_id_xyz"]
+        accumulator = TrackingAccumulator(float(arrays[case + "gate_m"]))
         for frame, truth in enumerate(gt):
             known = np.flatnonzero(np.isfinite(truth).all(axis=1))
             mine = rows[rows[:, 0] == frame]
             accumulator.add(known, truth[known], mine[:, 1].astype(np.int64), mine[:, 2:])
         mot = dataclasses.asdict(accumulator.result())
-        expected = arrays[f"t{i}_motmetrics"]
+        expected = arrays[case + "motmetrics"]
         values = [mot[str(name).removeprefix("num_")] for name in arrays["t_order"]]
-        yield Comparison(f"t{i}_motmetrics", max(relative_rms(a, b, floor=1e-9) for a, b in zip(
+        yield Comparison(case + "motmetrics", max(relative_rms(a, b, floor=1e-9) for a, b in zip(
             values, expected, strict=True)), 1e-6)
-        i += 1
-    i = 0
-    while f"a{i}_pred" in arrays:
-        pairs = matching.pair_association(arrays[f"a{i}_pred"], arrays[f"a{i}_gt"], arrays[f"a{i}_view"])
+    for case in case_prefixes(arrays, "a"):
+        pairs = matching.pair_association(arrays[case + "pred"], arrays[case + "gt"], arrays[case + "view"])
         ours = {"precision": pairs.precision, "recall": pairs.recall, "f1": pairs.f1, "pair_accuracy": pairs.accuracy,
                 "counts_tp_pp_gp_all": pairs.counts}
         for key, value in ours.items():
-            yield Comparison(f"a{i}_{key}", relative_rms(value, arrays[f"a{i}_{key}"], floor=1e-9), 1e-6)
-        i += 1
+            yield Comparison(case + key, relative_rms(value, arrays[case + key], floor=1e-9), 1e-6)
     if "pck_pred" in arrays:
         pred, gt = arrays["pck_pred"], arrays["pck_gt"]
         for limit in (50, 100, 150):
@@ -231,7 +246,7 @@ def _detection_tracking(arrays: Arrays) -> Iterator[Comparison]:
 
 
 def _hsfm_metrics(arrays: Arrays) -> Iterator[Comparison]:
-    for case, _ in _cases(arrays):
+    for case, _ in named_cases(arrays):
         gt_c2w, pred_c2w = arrays[case + "gt_c2w"], arrays[case + "pred_c2w"]
         people = metrics.multiview_pose_errors_m(arrays[case + "pred_j"], arrays[case + "gt_j"],
                                                  pred_c2w[:, :3, 3], gt_c2w[:, :3, 3])
