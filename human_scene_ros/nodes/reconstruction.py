@@ -180,6 +180,7 @@ def stream_config(config: ReconstructorConfig) -> StreamConfig:
         reset_interval=config.model.reset_interval, precision=config.model.precision,
         use_depth=config.input.use_depth, align_to_surface=config.bodies.align_to_surface,
         scale_source=config.scale.source, depth_scale_ema=config.scale.ema,
+        people_tolerance=config.scale.people_tolerance,
         track=TrackConfig(max_distance_m=config.track.max_distance, timeout_s=config.track.timeout,
                           confirm_hits=config.track.confirm_hits),
         smoothing=SmoothingConfig(min_cutoff_hz=config.smoothing.min_cutoff, beta=config.smoothing.beta))

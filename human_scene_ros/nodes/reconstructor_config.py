@@ -139,6 +139,9 @@ class ScaleConfig:
         "people: as auto, but without depth images the map takes the scale of the bodies in it; "
         "odometry: as auto, and each image's depth is brought to that of the odometry's keyframe.", dynamic=True)
     ema: float = option(0.02, "Share of each new depth image in the running scale.", low=0.0, high=1.0, dynamic=True)
+    people_tolerance: float = option(
+        0.3, "With depth images: how far from 1 the factor on them that people's size asks for may be before "
+        "diagnostics warn; 0.05 for a network that knows people's distance so well.", low=0.0, high=10.0, dynamic=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,7 +110,7 @@ class StreamConfig:
     align_to_surface: bool = False
     depth_scale_ema: float = 0.02
     scale_source: Literal["auto", "network", "people", "odometry"] = "auto"
-    people_tolerance: float = 0.05
+    people_tolerance: float = 0.3
     world: Literal["auto", "level"] = "auto"
     track: TrackConfig = TrackConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
