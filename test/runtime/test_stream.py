@@ -12,6 +12,7 @@ import torch
 
 from human_scene_ros.body.model import joints, load_body_model
 from human_scene_ros.body.people_mask import NOBODY
+from human_scene_ros.body.scale import Sample, ScaleState
 from human_scene_ros.errors import CalibrationError, ConfigError, ImageError
 from human_scene_ros.geometry.camera import PinholeCamera
 from human_scene_ros.geometry.transform import invert
@@ -351,3 +352,20 @@ def test_config_is_checked():
         StreamConfig(min_score=2)
     with pytest.raises(ConfigError, match="'tiny_nano' has no pose head"):
         stream_of(NANO, StreamConfig(camera_pose="network"))
+
+
+def test_scale_by_people_moves_map_camera_and_heads_and_leaves_bodies_their_size():
+    """A network whose heads are where its map says; one whose bodies tell their own distance: `test_scale.py`."""
+    settings = StreamConfig(min_score=1e-3, world="level", duplicate_distance_m=0.0, scale_source="people")
+    found = ScaleState((Sample(0, 0, np.log(1.5), 1.0),) * 8, np.log(1.5), warm_up=60)
+    plain, scaled = (stream_of(OFFICIAL, settings) for _ in range(2))
+    scaled.load_state(dataclasses.replace(scaled.state(), people_scale=found))
+    a, b = plain.step(frame_of(0)), scaled.step(frame_of(0))
+    assert (a.scale, b.scale) == (1.0, pytest.approx(1.5)) and b.scale_source == ScaleSource.BODY_HEIGHT
+    np.testing.assert_allclose(b.points_camera, 1.5 * a.points_camera, rtol=1e-5)
+    np.testing.assert_allclose(b.T_world_camera[:3, 3], 1.5 * a.T_world_camera[:3, 3], atol=1e-6)
+    assert np.linalg.norm(a.T_world_camera[:3, 3]) > 0.1 and len(a.bodies) == len(b.bodies) > 0
+    for x, y in zip(a.bodies, b.bodies, strict=True):
+        x, y = x.joints_camera, y.joints_camera
+        np.testing.assert_allclose(y[15], 1.5 * x[15], rtol=1e-4)
+        np.testing.assert_allclose(y - y[15], x - x[15], atol=1e-4)
