@@ -66,7 +66,8 @@ def test_one_state_places_two_cameras_in_one_world(tmp_path: Path):
         extrinsics = g.collect(CameraExtrinsicsArray, "/extrinsics", qos.latched())
         publishers = {name: (g.publisher(Image, f"{name}/image"), g.publisher(CameraInfo, f"{name}/camera_info"))
                       for name in RECORDED}
-        fusion = g.start("fusion_node", {"cameras": list(RECORDED), "diagnostics.period": 0.2,
+        fusion = g.start("fusion_node", {"cameras": list(RECORDED), "diagnostics.period": 0.2, "sync.timeout": 20.0,
+                                         "sync.dead_after": 20.0,
                                          **{f"{name}.extrinsics_source": "topic" for name in RECORDED}})
         node = g.start("reconstructor_node", {**parameters, "cameras": list(RECORDED), "input.drop_policy": "all",
                                               "sync.timeout": 20.0, "sync.dead_after": 2.0})
