@@ -139,7 +139,7 @@ def test_cameras_from_a_file_one_dies_and_returns_and_time_jumps(tmp_path: Path)
                                                for n, T in zip(cameras, clip.T_world_camera_given, strict=True)]))
     with graph(72, tmp_path) as g:
         rig = Rig(g, tmp_path, clip, {"extrinsics.file": str(rig_file), "diagnostics.silence_warning": 1.5,
-                                      "sync.dead_after": 0.5,
+                                      "sync.timeout": 1.0, "sync.dead_after": 0.5,
                                       **{f"{n}.extrinsics_source": "file" for n in cameras}})
         from tf2_msgs.msg import TFMessage
 
@@ -237,7 +237,7 @@ def test_poses_from_tf_wrong_clocks_and_late_frames(tmp_path: Path):
                 transform.transform.rotation.x = float("nan")
             static.publish(message)
 
-        rig = Rig(g, tmp_path, clip, {})
+        rig = Rig(g, tmp_path, clip, {"sync.timeout": 0.2})
         reports = g.collect(DiagnosticArray, "/diagnostics")
         stand(cameras[:3])
         stand(cameras[3:], bad=True)
@@ -314,7 +314,7 @@ def test_a_recording_that_is_played_three_times_starts_three_segments(tmp_path: 
     with graph(76, tmp_path) as g:
         people = g.collect(FusedPersonArray, "/people")
         node = g.start("fusion_node", {"cameras": cameras, "body": str(body), "extrinsics.file": str(rig_file),
-                                       **{f"{n}.extrinsics_source": "file" for n in cameras}})
+                                       "sync.timeout": 1.0, **{f"{n}.extrinsics_source": "file" for n in cameras}})
         node.wait_output("ready: ")
         g.wait(lambda: g.node.count_publishers("/people"), "people")
         topics = [f"/{n}/human_scene/bodies" for n in cameras]
