@@ -3,8 +3,9 @@
 A view's ray to a head misses the head that the other views agree on by a little. The median miss over the last
 samples says how well the pose fits; a miss that grows along the direction of walking says that the clock is off.
 A camera that was bumped misses everybody in the way that one small motion of it explains; a network that sees badly
-misses here so and there otherwise. What rays cannot tell: of two cameras, or of two that face each other, which one was
-bumped.
+misses here so and there otherwise. How far away all views see somebody over how far away one does is the scale of its
+bodies: wrong by as much as its focal length is, or as its network misjudges people's size. What rays cannot tell: of two
+cameras, or of two that face each other, which one was bumped.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class ViewAgreement:
         samples: Rays behind the numbers.
         residual_m: Median distance of the rays from the heads that the other views see; NaN below 30 samples.
         time_offset_s: To be added to the view's stamps; NaN where people move too little to tell.
+        distance_ratio: Distance of the people as all views see them over the view's own, median; NaN below 30 samples.
         explained: Share of the residual that one small motion of the camera would take away; NaN where people keep
             to few places, so that nobody can tell.
     """
@@ -44,6 +46,7 @@ class ViewAgreement:
     samples: int
     residual_m: float
     time_offset_s: float
+    distance_ratio: float = float("nan")
     explained: float = float("nan")
 
     def moved(self, limit_m: float) -> bool:
@@ -61,6 +64,7 @@ class RigMonitor:
 
     def __init__(self, views: int, window: int = 3000) -> None:
         self._samples = np.full((views, window, 4, 3), np.nan)  # ray, miss, velocity across the ray, arm
+        self._ratios = np.full((views, window), np.nan)
         self._count = np.zeros(views, np.int64)
 
     def reset(self, view: int | None = None) -> None:
@@ -110,8 +114,10 @@ class RigMonitor:
         arm = people.head_world[best] - T_world_camera[view[used], :3, 3]
         mine = view[used]
         before = np.tril(mine[:, None] == mine, -1).sum(axis=1)  # samples of the same view in this step
-        self._samples[mine, (self._count[mine] + before) % self._samples.shape[1]] = np.stack(
-            [ray[used], factor[:, None] * miss[used, best], velocity, arm], axis=1)
+        place = (self._count[mine] + before) % self._samples.shape[1]
+        self._samples[mine, place] = np.stack([ray[used], factor[:, None] * miss[used, best], velocity, arm], axis=1)
+        self._ratios[mine, place] = (arm * ray[used]).sum(axis=1) / np.linalg.norm(
+            detections.head_camera[asked[used]], axis=1)
         self._count += np.bincount(mine, minlength=len(self._count))
 
     def agreement(self, view: int) -> ViewAgreement:
@@ -123,6 +129,7 @@ class RigMonitor:
         newest = np.arange(self._count[view] - min(len(known), _RECENT), self._count[view]) % self._samples.shape[1]
         residual = float(np.median(np.linalg.norm(miss[newest], axis=1)))
         return ViewAgreement(len(known), residual, self._time_offset(ray, miss, velocity),
+                             float(np.median(self._ratios[view][newest])),
                              self._explained(ray[newest], miss[newest], arm[newest]))
 
     @staticmethod

@@ -98,6 +98,9 @@ class ExtrinsicsConfig:
                                      "above which it counts as bumped.", low=0.01, high=10.0, dynamic=True)
     offset_warn: float = option(0.02, "Seconds of clock offset, as people's motion shows it, that diagnostics warn of.",
                                 low=0.001, high=10.0, dynamic=True)
+    distance_warn: float = option(0.3, "How far from 1 the distance of people as all cameras see them over a camera's "
+                                       "own may be before diagnostics warn; 0.05 for a network that knows it so well.",
+                                  low=0.01, high=10.0, dynamic=True)
     keep: float = option(60.0, "Seconds of people that are kept for ~/calibrate_extrinsics.", low=1.0, high=3600.0)
 
 

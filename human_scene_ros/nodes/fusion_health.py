@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from human_scene_ros.fusion.sync import SyncCounters
 from human_scene_ros.fusion.types import DetectionStatus
 from human_scene_ros.nodes.diagnostics import Durations, Level, Notes, Rate, Report
+from human_scene_ros.nodes.fusion_config import ExtrinsicsConfig
 from human_scene_ros.nodes.health import State
 from human_scene_ros.scene import ScaleSource, WorldSource
 from human_scene_ros.sources.fusion_fields import EXTRINSICS_UNKNOWN, CameraPlace
@@ -158,7 +159,7 @@ class FusionHealth:
 
     def reports(self, status: StatusReport, counters: SyncCounters, places: Sequence[CameraPlace],
                 problems: Mapping[str, str], late: Mapping[str, int], away_s: Mapping[str, float],
-                silence: Mapping[str, str], offset_warn_s: float, drift_warn_m: float, listeners: int) -> list[Report]:
+                silence: Mapping[str, str], limits: ExtrinsicsConfig, listeners: int) -> list[Report]:
         """All lines of /diagnostics.
 
         Args:
@@ -169,8 +170,7 @@ class FusionHealth:
             late: Camera -> frames that came after their moment.
             away_s: Camera -> how far its stamps are ahead of the rig's, 0 if they fit.
             silence: Camera -> topic and QoS if it is silent, "" else.
-            offset_warn_s: Clock offsets above it are warned of.
-            drift_warn_m: Residuals above it are warned of.
+            limits: What is warned of.
             listeners: Subscriptions that are connected to `people`.
         """
         level, texts = self.notes.worst()
@@ -179,7 +179,6 @@ class FusionHealth:
         # A wrong clock pulls at the other cameras' people too; only the worst one is named.
         offsets = {p.camera_name: abs(p.time_offset_s) for p in places if math.isfinite(p.time_offset_s)}
         worst = max(offsets, key=lambda name: offsets[name], default="")
-        limits = {p.camera_name: offset_warn_s if p.camera_name == worst else math.inf for p in places}
         dropped = {f.name: str(getattr(counters, f.name)) for f in dataclasses.fields(counters)}
         state = f"{State(status.state).name.lower()}, {status.output_rate:.1f} sets per second"
         sync = Report(f"{self._name}: Sync", level, "; ".join(texts) or state,
@@ -191,11 +190,11 @@ class FusionHealth:
                        **{f"{name}_ms": f"{value.mean():.2f}" for name, value in sorted(self._stages.items())}})
         return [sync, *(self._camera_report(place, problems[place.camera_name], late.get(place.camera_name, 0),
                                             away_s.get(place.camera_name, 0.0), silence[place.camera_name],
-                                            limits[place.camera_name], drift_warn_m)
+                                            limits, place.camera_name == worst)
                         for place in places)]
 
     def _camera_report(self, place: CameraPlace, problem: str, late: int, away_s: float, silence: str,
-                       offset_warn_s: float, drift_warn_m: float) -> Report:
+                       limits: ExtrinsicsConfig, worst_clock: bool) -> Report:
         name = place.camera_name
         camera, level, texts = self.cameras[name], Level.OK, []
         if silence:
@@ -210,11 +209,15 @@ class FusionHealth:
             level = max(level, Level.WARN)
             texts.append(f"its rays miss the people that other cameras see by {place.rms_residual_m:.2f} m: was it "
                          "bumped? Calibrate again")
-        elif place.rms_residual_m > drift_warn_m:
+        elif place.rms_residual_m > limits.drift_warn:
             level = max(level, Level.WARN)
             texts.append(f"what it sees differs from the other cameras by {place.rms_residual_m:.2f} m, but not as if "
                          "it had moved: bodies are poor")
-        if math.isfinite(place.time_offset_s) and abs(place.time_offset_s) > offset_warn_s:
+        if abs(place.distance_ratio - 1.0) > limits.distance_warn:
+            level = max(level, Level.WARN)
+            texts.append(f"people are {place.distance_ratio:.2f} times as far away as it sees them: check its "
+                         "intrinsics; if they are right, its network misjudges people's size")
+        if worst_clock and abs(place.time_offset_s) > limits.offset_warn:
             level = max(level, Level.WARN)
             texts.append(f"its stamps seem {1e3 * -place.time_offset_s:+.0f} ms off: set sync.time_offsets.{name} "
                          f"(now measured against it: {place.time_offset_s:+.3f} s)")
@@ -226,5 +229,6 @@ class FusionHealth:
             "arrival_latency_ms": f"{1e3 * camera.latency.mean():.1f}", "late": str(late), "lost": str(camera.lost),
             **{f"bodies_{reason}": str(camera.left_out[reason]) for reason in (MALFORMED, *_LEFT_OUT.values())},
             "residual_m": f"{place.rms_residual_m:.3f}", "samples": str(place.samples),
-            "time_offset_s": f"{place.time_offset_s:.4f}", "drifted": str(place.drifted).lower(),
+            "time_offset_s": f"{place.time_offset_s:.4f}", "distance_ratio": f"{place.distance_ratio:.3f}",
+            "drifted": str(place.drifted).lower(),
             "pose": "unknown" if place.T_world_camera is None or place.status == EXTRINSICS_UNKNOWN else "known"}, name)

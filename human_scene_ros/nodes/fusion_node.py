@@ -424,7 +424,7 @@ class FusionNode(LifecycleNode):
             places.append(CameraPlace(
                 name, place.frame, place.T_world_camera, place.covariance, agreement.residual_m, agreement.samples,
                 agreement.time_offset_s, place.source, place.status,
-                drifted=agreement.moved(self.config.extrinsics.drift_warn)))
+                agreement.moved(self.config.extrinsics.drift_warn), agreement.distance_ratio))
         return places
 
     def _silences(self) -> dict[str, str]:
@@ -468,8 +468,7 @@ class FusionNode(LifecycleNode):
             away_s = {name: self._sync.away_s(name) for name in self.cameras}
         self._diagnostics_publisher.publish(convert.to_diagnostics(now_ns, health.reports(
             report, self._sync_counters(), places, self._problems(), late, away_s, self._silences(),
-            self.config.extrinsics.offset_warn, self.config.extrinsics.drift_warn,
-            self._people_publisher.get_subscription_count())))
+            self.config.extrinsics, self._people_publisher.get_subscription_count())))
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class CameraPlace:
         source: SOURCE_*.
         status: STATUS_* of CameraExtrinsics.
         drifted: The people say that it stands elsewhere.
+        distance_ratio: How far away all cameras see people over how far away this one does; NaN unknown.
     """
 
     camera_name: str
@@ -94,6 +95,7 @@ class CameraPlace:
     source: int = SOURCE_TF
     status: int = 0
     drifted: bool = False
+    distance_ratio: float = float("nan")
 
 
 def person_id_text(prefix: str, number: int) -> str:

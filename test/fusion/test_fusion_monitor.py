@@ -10,6 +10,7 @@ import pytest
 from human_scene_ros.commands.bench_fusion import detections_of, fusion_for
 from human_scene_ros.fusion.monitor import RigMonitor
 from human_scene_ros.fusion.types import Detections, FusedFrame, FusedPeople
+from human_scene_ros.geometry.transform import apply, invert
 from human_scene_ros.synthetic.multiview import MultiviewConfig, generate
 
 
@@ -49,6 +50,21 @@ def test_a_ray_that_nobody_was_tied_to_is_compared_with_the_nearest_person():
         monitor.add(moment((0.0, 0.0, 5.0), (0.0, 0.0, 0.0), 2, [7, 7, -1]),
                     seen([(0.0, 0.0, 5.0), (0.0, 0.0, 5.0), (0.4, 0.0, 5.0)], [0, 1, 2]), poses)
     assert monitor.agreement(2).residual_m == pytest.approx(0.4 * 5.0 / np.hypot(5.0, 0.4), rel=1e-6)
+
+
+def test_the_scale_of_each_view_is_found():
+    """Exact rays; one view sees everybody at 0.8 of the distance."""
+    clip = generate(MultiviewConfig("ring", 4, 3, 60, 3))
+    poses, monitor = clip.T_world_camera_true, RigMonitor(4)
+    for frame in range(60):
+        for p in range(3):
+            head = clip.truth[p, frame, 15]
+            in_view = [apply(invert(T), head) for T in poses]
+            detections = seen([0.8 * x if v == 2 else x for v, x in enumerate(in_view)], range(4))
+            monitor.add(moment(head, (0.0, 0.0, 0.0), 4, [7] * 4), detections, poses)
+    ratios = [monitor.agreement(v).distance_ratio for v in range(4)]
+    assert ratios == pytest.approx([1.0, 1.0, 1.25, 1.0], rel=1e-9)
+    assert np.isnan(RigMonitor(4).agreement(0).distance_ratio)
 
 
 @pytest.mark.parametrize("offset_s", [0.05, -0.03])

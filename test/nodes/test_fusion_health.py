@@ -8,7 +8,7 @@ import pytest
 from human_scene_ros.fusion.sync import SyncCounters
 from human_scene_ros.fusion.types import DetectionStatus
 from human_scene_ros.nodes.diagnostics import Level, Report
-from human_scene_ros.nodes.fusion_config import config_for
+from human_scene_ros.nodes.fusion_config import ExtrinsicsConfig, config_for
 from human_scene_ros.nodes.fusion_health import FusionHealth
 from human_scene_ros.nodes.fusion_rig import Rig
 from human_scene_ros.nodes.health import State
@@ -22,13 +22,16 @@ from human_scene_ros.sources.rig_file import rig_text
 CAMERAS = ("front", "left")
 
 
-def reports(health: FusionHealth, away_s: dict[str, float]) -> dict[str, Report]:
+def reports(health: FusionHealth, away_s: dict[str, float],
+            distance_ratio: tuple[float, float] = (1.0, 1.0)) -> dict[str, Report]:
     """The lines of /diagnostics by name."""
     counters = SyncCounters()
     status = health.status(State.TRACKING, WorldSource.TF, counters, [])
-    places = [CameraPlace(name, f"{name}_optical", np.eye(4)) for name in CAMERAS]
+    places = [CameraPlace(name, f"{name}_optical", np.eye(4), distance_ratio=ratio)
+              for name, ratio in zip(CAMERAS, distance_ratio, strict=True)]
     empty = dict.fromkeys(CAMERAS, "")
-    return {r.name: r for r in health.reports(status, counters, places, empty, {}, away_s, empty, 0.02, 0.15, 0)}
+    found = health.reports(status, counters, places, empty, {}, away_s, empty, ExtrinsicsConfig(), 0)
+    return {report.name: report for report in found}
 
 
 def lines(health: FusionHealth) -> dict[str, dict[str, str]]:
@@ -98,3 +101,12 @@ def test_messages_that_do_not_arrive_are_counted_and_told():
     health.restart()
     health.arrived("front", 9, 0.1)
     assert lines(health)["fusion: Camera front"]["lost"] == "0"
+
+
+def test_a_camera_that_misjudges_distances_is_named():
+    found = reports(FusionHealth("fusion", CAMERAS), {}, (float("nan"), 1.5))
+    assert found["fusion: Camera front"].level == Level.OK
+    assert found["fusion: Camera left"].level == Level.WARN and found["fusion: Camera left"].values[
+        "distance_ratio"] == "1.500"
+    assert "people are 1.50 times as far away as it sees them: check its intrinsics" in found[
+        "fusion: Camera left"].message
