@@ -4,8 +4,8 @@ A view's ray to a head misses the head that the other views agree on by a little
 samples says how well the pose fits; a miss that grows along the direction of walking says that the clock is off.
 A camera that was bumped misses everybody in the way that one small motion of it explains; a network that sees badly
 misses here so and there otherwise. How far away all views see somebody over how far away one does is the scale of its
-bodies: wrong by as much as its focal length is, or as its network misjudges people's size. What rays cannot tell: of two
-cameras, or of two that face each other, which one was bumped.
+bodies: wrong by as much as its focal length is, or as its network misjudges people's size. What rays cannot tell: of
+two cameras, or of two that face each other, which one was bumped.
 """
 
 from __future__ import annotations
