@@ -118,6 +118,26 @@ class Graph:
             self._executor.spin_once(timeout_sec=0.05)
         return result
 
+    def wait_connected(self, line: str, output: str, count: int = 1) -> None:
+        """Until a node says that so many subscriptions are connected to its output: what it sends before is lost.
+
+        Args:
+            line: Of the node in /diagnostics, for instance "human_scene_fusion: Sync".
+            output: Name of the topic there.
+            count: Subscriptions.
+        """
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        reports: list[Any] = []
+        subscription = self.node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 50)
+
+        def connected() -> bool:
+            values = [{v.key: v.value for v in s.values} for r in reports for s in r.status if s.name == line]
+            return bool(values) and int(values[-1][f"{output}_subscribers"]) >= count
+
+        self.wait(connected, f"{line}: {count} subscriptions of {output}")
+        self.node.destroy_subscription(subscription)
+
     def spin(self, seconds: float) -> None:
         """For the rare case that nothing must happen."""
         deadline = time.monotonic() + seconds

@@ -45,6 +45,7 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
         static = g.collect(TFMessage, "/tf_static", qos.latched(10))
         process.wait_output("ready: ")
         g.wait(lambda: all(p.get_subscription_count() for p in publishers.values()), "subscriptions")
+        g.wait_connected("human_scene_fusion: Sync", "people")
 
         def play(part: list[tuple[str, Any]]) -> None:
             before = len(people)

@@ -72,7 +72,7 @@ class Rig:
             "cameras": self.cameras, "body": str(body), "diagnostics.period": 0.2, **parameters})
         self.process.wait_output("ready: ")
         g.wait(lambda: all(p.get_subscription_count() for p in self.publishers.values()), "subscriptions")
-        g.wait(lambda: self.process.running and g.node.count_publishers("/people"), "people")
+        g.wait_connected("human_scene_fusion: Sync", "people")
 
     def play(self, first: int, last: int, *, without: Iterable[str] = (), shift_ns: int = 0, empty: bool = False,
              late: dict[str, float] | None = None, offset_ns: dict[str, int] | None = None,
@@ -316,7 +316,7 @@ def test_a_recording_that_is_played_three_times_starts_three_segments(tmp_path: 
         node = g.start("fusion_node", {"cameras": cameras, "body": str(body), "extrinsics.file": str(rig_file),
                                        "sync.timeout": 1.0, **{f"{n}.extrinsics_source": "file" for n in cameras}})
         node.wait_output("ready: ")
-        g.wait(lambda: g.node.count_publishers("/people"), "people")
+        g.wait_connected("human_scene_fusion: Sync", "people")
         topics = [f"/{n}/human_scene/bodies" for n in cameras]
         player = g.start("bag_node", {"input": str(tmp_path / "bag"), "topics": topics, "wait_for_topics": topics,
                                       "loop": True})

@@ -83,8 +83,9 @@ def test_one_state_places_two_cameras_in_one_world(tmp_path: Path):
         node.wait_output("ready: ")
         fusion.wait_output("ready: ")
         g.wait(lambda: all(p.get_subscription_count() for pair in publishers.values() for p in pair), "subscriptions")
-        g.wait(lambda: all(g.node.count_subscribers(f"/{n}/human_scene/bodies") == 2 and
-                           g.node.count_publishers(f"/{n}/human_scene/bodies") for n in RECORDED), "matches")
+        for name in RECORDED:
+            g.wait_connected(f"human_scene: Input {name}", "bodies", 2)
+        g.wait_connected("human_scene_fusion: Sync", "people")
         for name, (images, infos) in publishers.items():  # all of one camera first: their stamps make the order
             for k in range(FRAMES):
                 infos.publish(convert.fill(CameraInfo(), message_fields.camera_info_fields(
