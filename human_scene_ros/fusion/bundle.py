@@ -176,7 +176,7 @@ def _moved(T: Array, step: Array) -> Array:
 def _residuals(T: Array, points: Array, offset: Array, seen: _Seen) -> tuple[Array, Array, Array]:
     """(V, N, 2) pixels, (V, N, 3) points in the cameras, (V, N, 2, 3) their derivative."""
     focal = seen.focal
-    local = np.einsum("vij,nj->vni", T[:, :3, :3], points) + T[:, None, :3, 3]
+    local = points @ np.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3]
     z = np.where(np.abs(local[..., 2]) < 1e-3, 1e-3, local[..., 2])
     residual = (local[..., :2] / z[..., None] - seen.rays) * focal[:, None]
     if seen.speed is not None:  # what is stamped too early was seen where the point has been
@@ -215,7 +215,7 @@ def _normal(T: Array, points: Array, offset: Array, seen: _Seen) -> tuple[Array,
     of_point = to_point.swapaxes(0, 1).reshape(N, 2 * V, 3)
     weighted_point = np.swapaxes((w[..., None, None] * to_point).swapaxes(0, 1).reshape(N, 2 * V, 3), 1, 2)
     C = weighted_point @ of_point
-    a = -np.einsum("vki,vk->vi", rows, residual.reshape(V, 2 * N))
+    a = -(residual.reshape(V, 1, 2 * N) @ rows)[:, 0]
     c = -(weighted_point @ residual.swapaxes(0, 1).reshape(N, 2 * V, 1))[..., 0]
     if seen.speed is not None:
         A[:, 6, 6] += seen.offset_information
@@ -239,7 +239,7 @@ def _step(T: Array, points: Array, offset: Array, seen: _Seen, damping: float) -
     A = A + damping * np.einsum("vii->vi", A)[:, :, None] * np.eye(A.shape[1])
     C = C + damping * np.einsum("nii->ni", C)[:, :, None] * np.eye(3)
     S, inverse = _reduced(A, B, C)
-    right = a - np.einsum("vnij,nj->vi", B, (inverse @ c[..., None])[..., 0])
+    right = a - (B @ (inverse @ c[..., None])).sum(axis=1)[..., 0]
     cameras = np.zeros(a.shape)
     cameras[1:] = np.linalg.lstsq(S, right[1:].reshape(-1), rcond=1e-14)[0].reshape(-1, a.shape[1])
     moved_by_cameras = (np.swapaxes(B, -1, -2) @ cameras[:, None, :, None]).sum(axis=0)

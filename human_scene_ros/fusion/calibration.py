@@ -35,8 +35,9 @@ from human_scene_ros.fusion.extrinsics import (
     pose_from_people,
     resampled,
     rig_from_pairs,
+    tree_of_pairs,
 )
-from human_scene_ros.fusion.ray_pairs import AXIS_JOINTS, pose_from_rays
+from human_scene_ros.fusion.ray_pairs import AXIS_JOINTS, agreement, pose_from_rays
 from human_scene_ros.fusion.rotations import project_to_rotations
 from human_scene_ros.geometry.transform import invert, make_transform, rotation_angle
 
@@ -67,6 +68,8 @@ _POOR_SLACK = 2.0  # poor bodies: how much farther the start may be off
 _POOR_SCALE = 0.15  # and by how much all distances together may be wrong (4 to 19 percent, with the weights that ship)
 _POOR_CLOCK_S = 0.02  # and each clock, beyond what its rays say: up to 0.04 s where 6 px are noise
 _BLOCKS, _BLOCK_ITERATIONS = 10, 6
+_CONTRADICTION_S, _CONTRADICTION_RAD = 0.1, math.radians(5.0)  # between what a pair and what all found
+_NOISE_OF_ERROR, _RAY_ERRORS = 3.0, (5e-4, 9e-3)  # of the angle between two rays, from the errors of rays (radians)
 _MAX_SCALE_DOUBT = 0.25  # of the distance from the first camera
 _CLOCK_SIGMA_S = 0.05  # what the clocks may still be off after the scan of the pairs
 MAX_OFFSET_SIGMA_S = 0.03
@@ -82,6 +85,8 @@ ADVICE = {
                                    "clocks may be 0.5 s apart at most",
     ExtrinsicsStatus.DEGENERATE: "all that both saw lies on one line; walk through the view",
 }
+DISPUTED = ("pairs of cameras contradict each other about its pose or clock; walk longer, with more turns, "
+            "and bring the clocks into step")
 SCENE_ADVICE = {
     ExtrinsicsStatus.TOO_FEW_FRAMES: "too few poses came in its messages; it needs a reconstructor with a pose head",
     ExtrinsicsStatus.INCONSISTENT: "its poses wander although it stands still, or it stands where another one does: "
@@ -250,6 +255,7 @@ class FoundCamera:
         ray_error: Median distance of its rays from the triangulated joints, radians; NaN where rays were not used.
         status: How far the pose may be trusted. INCONSISTENT with a pose is never given.
         by_scene: The pose is a shared state's; then `rms_m` and `inliers` are of its repetitions.
+        disputed: Pairs of cameras contradict each other about it; the covariance holds both.
     """
 
     name: str
@@ -261,11 +267,13 @@ class FoundCamera:
     ray_error: float
     status: ExtrinsicsStatus
     by_scene: bool = False
+    disputed: bool = False
 
     def line(self) -> str:
         """What a user should know, in one line."""
         if self.T_first_camera is None:
-            return f"{self.name}: no pose: {(SCENE_ADVICE if self.by_scene else ADVICE)[self.status]}"
+            why = DISPUTED if self.disputed else (SCENE_ADVICE if self.by_scene else ADVICE)[self.status]
+            return f"{self.name}: no pose: {why}"
         if not self.inliers:
             return f"{self.name}: keeps its pose"
         if self.by_scene:
@@ -275,7 +283,7 @@ class FoundCamera:
         if abs(self.offset_s) >= TOLD_OFFSET_S:
             clock = f", clock {1e3 * self.offset_s:+.0f} ms: to be added to its stamps (sync.time_offsets.{self.name})"
         return (f"{self.name}: rms {100.0 * self.rms_m:.1f} cm over {self.inliers} person-frames{rays}{clock}"
-                + (f"; {ADVICE[self.status]}" if self.status else ""))
+                + (f"; {ADVICE[self.status]}" if self.status else "") + (f"; {DISPUTED}" if self.disputed else ""))
 
 
 def calibrate(tracks: Mapping[str, PeopleTracks]) -> tuple[FoundCamera, ...]:
@@ -307,12 +315,99 @@ def _placed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, joints: Sequence[i
     refused: dict[str, RayPose] = {}
     while True:
         trusted = {key: pair for key, pair in pairs.items() if not set(key) & set(refused)}
-        rig = refined_by_rays(tracks, rig_from_pairs(trusted, first), trusted, joints=joints)
+        rig = _agreed(tracks, trusted, first, joints)
         worst = max((name for name in rig if name != first and rig[name].ray_error > MAX_RAY_ERROR),
                     key=lambda name: rig[name].ray_error, default=None)
         if worst is None:
             return tuple(_found(name, first, rig | refused, pairs) for name in tracks)
         refused[worst] = rig[worst]
+
+
+def _agreed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, first: str, joints: Sequence[int] | None) -> dict[
+        str, RayPose]:
+    """The rig on whom the rays of most detections agree, where pairs contradict what became of them.
+
+    A wrong pair brings its own rays together, and those of a rig that is built upon it at a wrong place and time. So
+    the pairs of a contradicted tree are left out by turns. All rigs that come out share the belief by their likelihood
+    (Bayesian model averaging, Hoeting et al., Statistical Science 14(4), 1999): the covariance holds them all.
+    """
+    def placed(kept: Pairs, blocks: bool = True) -> dict[str, RayPose]:
+        return refined_by_rays(tracks, rig_from_pairs(kept, first), kept, joints=joints, blocks=blocks)
+
+    def without_one(kept: Pairs, rig: Mapping[str, RayPose]) -> list[Pairs]:
+        if not any(_contradicts(pair, rig[a], rig[b]) for (a, b), pair in kept.items() if {a, b} <= set(rig)):
+            return []
+        tree = tree_of_pairs({key: pair for key, pair in kept.items() if pair.trusted}, first)
+        rest = [{key: pair for key, pair in kept.items() if key != (a, b)} for a, b, _ in tree]
+        return [r for r in rest if rig_from_pairs(r, first).keys() == rig.keys()]
+
+    rigs, kept = [placed(pairs)], pairs
+    worth: list[Array] = []
+    tolerance, best = 0.0, 0
+    while rest := without_one(kept, rigs[best]):
+        new = [placed(r, blocks=False) for r in rest]
+        rigs += new
+        if not worth:
+            errors = [np.median([pose.ray_error for pose in rig.values()]) for rig in rigs]
+            tolerance = _NOISE_OF_ERROR * float(np.clip(np.nan_to_num(errors, nan=math.inf).min(), *_RAY_ERRORS))
+            worth = [_worth_of(tracks, rigs[0], tolerance)]
+        worth += [_worth_of(tracks, rig, tolerance) for rig in new]
+        now = int(np.argmax([w.sum() for w in worth]))
+        if now < len(rigs) - len(new):
+            break
+        best, kept = now, rest[now - len(rigs)]
+    if len(rigs) == 1:
+        return rigs[0]
+    doubt = _rivalry(rigs, worth, best)
+    chosen = rigs[0] if best == 0 else placed(kept)
+    return {name: dataclasses.replace(pose, rivalry=doubt[name][0],
+                                      offset_s=pose.offset_s if doubt[name][1] <= MAX_OFFSET_SIGMA_S else float("nan"))
+            for name, pose in chosen.items()}
+
+
+def _contradicts(pair: PairExtrinsics, a: RayPose, b: RayPose) -> bool:
+    """Whether what a pair found by itself is far from what became of it."""
+    if not pair.trusted:
+        return False
+    T_a_b = invert(a.T_root_camera) @ b.T_root_camera
+    late = pair.offset_observable and abs(b.clock_s - a.clock_s - pair.offset_s) > _CONTRADICTION_S
+    return bool(late or rotation_angle(T_a_b[:3, :3] @ pair.T_a_b[:3, :3].T) > _CONTRADICTION_RAD)
+
+
+def _worth_of(tracks: Mapping[str, PeopleTracks], rig: Mapping[str, RayPose], tolerance_rad: float) -> Array:
+    """(10,) how well rays agree on whom they see, of all pairs of cameras, in tenths of the time."""
+    stamps, worth = [np.zeros(0)], [np.zeros(0)]
+    for a, b in itertools.combinations(rig, 2):
+        at, value = agreement(tracks[a], tracks[b], invert(rig[a].T_root_camera) @ rig[b].T_root_camera,
+                              rig[b].clock_s - rig[a].clock_s, tolerance_rad)
+        stamps.append(at)
+        worth.append(value)
+    all_s = np.concatenate([tracks[name].stamp_s for name in rig])
+    return np.histogram(np.concatenate(stamps), np.linspace(all_s.min(), all_s.max(), _BLOCKS + 1),
+                        weights=np.concatenate(worth))[0]
+
+
+def _rivalry(rigs: Sequence[Mapping[str, RayPose]], worth: Sequence[Array], best: int) -> dict[
+        str, tuple[Array, float]]:
+    """What the other rigs add to the best one's doubt: (6, 6) covariance of each pose and sigma of each clock.
+
+    Args:
+        rigs: All that were tried.
+        worth: (10,) of each, in tenths of the time.
+        best: Which one is best.
+    """
+    # Frames in a row share their error; and a tenth of the time does not decide alone: what it says most is left out.
+    gain = (worth[best] - np.array(worth)) * 2.0 / _CORRELATED_FRAMES
+    probability = np.exp(-np.maximum(gain.sum(axis=1) - np.maximum(gain.max(axis=1), 0.0), 0.0))
+    probability /= probability.sum()
+    doubt = {}
+    for name, pose in rigs[best].items():
+        T = np.array([rig[name].T_root_camera for rig in rigs])
+        turn = Rotation.from_matrix(T[:, :3, :3] @ pose.T_root_camera[:3, :3].T).as_rotvec()
+        error = np.concatenate([T[:, :3, 3] - pose.T_root_camera[:3, 3], turn], axis=1)
+        clock_s = np.array([rig[name].clock_s for rig in rigs]) - pose.clock_s
+        doubt[name] = np.einsum("k,ki,kj->ij", probability, error, error), math.sqrt(float(probability @ clock_s**2))
+    return doubt
 
 
 def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> FoundCamera:
@@ -328,6 +423,11 @@ def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> F
     if covariance is None:  # the pair's is along the axes of its first camera
         axes = np.kron(np.eye(2), rig[key[0]].T_root_camera[:3, :3])
         covariance = axes @ best.covariance @ axes.T
+    disputed = False
+    if place.rivalry is not None:
+        disputed = any(np.trace(place.rivalry[k:k + 3, k:k + 3]) > np.trace(covariance[k:k + 3, k:k + 3])
+                       for k in (0, 3))
+        covariance = covariance + place.rivalry
     # A rig that is too large or small as a whole still brings rays together: doubt along the baseline weighs less.
     baseline = float(np.linalg.norm(place.T_root_camera[:3, 3]))
     along = place.T_root_camera[:3, 3] / max(baseline, 1e-9)
@@ -335,10 +435,11 @@ def _found(name: str, first: str, rig: Mapping[str, RayPose], pairs: Pairs) -> F
     across = float(np.trace(covariance[:3, :3])) - lengthwise
     if lengthwise > max(MAX_SIGMA_M, _MAX_SCALE_DOUBT * baseline)**2 or across > MAX_SIGMA_M**2 or (
             np.trace(covariance[3:, 3:]) > MAX_SIGMA_RAD**2):
-        return FoundCamera(name, None, None, best.rms_m, best.inliers, float("nan"), place.ray_error,
-                           ExtrinsicsStatus.LOW_MOTION)
+        status = ExtrinsicsStatus.INCONSISTENT if disputed else ExtrinsicsStatus.LOW_MOTION
+        return FoundCamera(name, None, None, best.rms_m, best.inliers, float("nan"), place.ray_error, status,
+                           disputed=disputed)
     return FoundCamera(name, place.T_root_camera, covariance, best.rms_m, best.inliers, place.offset_s,
-                       place.ray_error, best.status)
+                       place.ray_error, best.status, disputed=disputed)
 
 
 def _reason(name: str, rig: Mapping[str, RayPose], mine: Pairs) -> ExtrinsicsStatus:
@@ -360,12 +461,16 @@ class RayPose:
         covariance: (6, 6) of position and rotation vector along the root's axes; None where the rays did not move it.
         ray_error: Median distance of the camera's rays from the triangulated joints, radians; NaN without any.
         offset_s: To be added to the camera's stamps so that they fit the root's; NaN where nobody can tell.
+        clock_s: What was added to them, known or not.
+        rivalry: (6, 6) like the covariance and to be added to it: what other rigs say that explain about as much.
     """
 
     T_root_camera: Array
     covariance: Array | None = None
     ray_error: float = float("nan")
     offset_s: float = float("nan")
+    clock_s: float = 0.0
+    rivalry: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -403,7 +508,8 @@ class _Rays:
 
 
 def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[str, Array], pairs: Pairs, *,
-                    max_moments: int = _MAX_MOMENTS, joints: Sequence[int] | None = None) -> dict[str, RayPose]:
+                    max_moments: int = _MAX_MOMENTS, joints: Sequence[int] | None = None,
+                    blocks: bool = True) -> dict[str, RayPose]:
     """The poses of `rig_from_pairs`, adjusted to the rays of the joints alone, at the scale that all depths ask for.
 
     Depths of a monocular network are wrong along the rays and bias every pair; rays of the same joint at the same time
@@ -416,6 +522,7 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
         pairs: Who is who between two cameras, and the offset of their clocks.
         max_moments: Moments of each person that take part.
         joints: Which of the tracks' joints, of bodies whose others are too poor; None = all, and bodies are good.
+        blocks: Whether the covariance of poor bodies holds what leaving out tenths of the time changes.
     """
     names = list(T_root_camera)
     if joints is not None:
@@ -425,7 +532,8 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
     people = _people_of(tracks, names, pairs)
     rays = _common_rays(tracks, names, people, offset, max_moments)
     if rays is None:
-        return {name: RayPose(T, offset_s=clocks.get(name, float("nan"))) for name, T in T_root_camera.items()}
+        return {name: RayPose(T, offset_s=clocks.get(name, float("nan")), clock_s=clocks.get(name, 0.0))
+                for name, T in T_root_camera.items()}
     # As many measurements as are independent, not as many as there are pixels.
     count = max(_CORRELATED_FRAMES * rays.share, 1.0) * tracks[names[0]].joints.shape[2]
     start = np.stack([invert(T_root_camera[name]) for name in names])
@@ -446,7 +554,8 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
     slack, disagreement = 1.0, np.zeros((len(names), 7, 7))
     if joints is not None:
         slack, scale_variance = _POOR_SLACK, scale_variance + _POOR_SCALE**2
-        disagreement = _disagreement(after.T_camera_world, rays, information)
+        if blocks:
+            disagreement = _disagreement(after.T_camera_world, rays, information)
     refined = {}
     for v, name in enumerate(names):
         T = invert(after.T_camera_world[v])
@@ -457,7 +566,8 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
             np.linalg.norm(difference[:3, 3]) < slack * _MAX_SHIFT_M)
         if not near or len(errors[1]) < _MIN_RAYS or np.median(errors[1]) > np.median(errors[0]):
             kept = float(np.median(errors[0])) if len(errors[0]) >= _MIN_RAYS else float("nan")
-            refined[name] = RayPose(T_root_camera[name], None, kept, clocks.get(name, float("nan")))
+            refined[name] = RayPose(T_root_camera[name], None, kept, clocks.get(name, float("nan")),
+                                    clocks.get(name, 0.0))
             continue
         # The steps are in the camera's frame and move the world: the camera itself moves the other way.
         axes = np.kron(np.eye(2), T[:3, :3])
@@ -470,7 +580,7 @@ def refined_by_rays(tracks: Mapping[str, PeopleTracks], T_root_camera: Mapping[s
         if joints is not None and v:
             known &= abs(offset[v]) > 2.0 * math.hypot(sigma_s, _POOR_CLOCK_S)
         refined[name] = RayPose(T, covariance + disagreement[v, :6, :6], float(np.median(errors[1])),
-                                float(offset[v]) if known else float("nan"))
+                                float(offset[v]) if known else float("nan"), float(offset[v]))
     return refined
 
 

@@ -398,7 +398,7 @@ def _judge(x: Array, y: Array, R: Array, t: Array, offset: float, observable: bo
                           spread, covariance, pairing)
 
 
-def _tree(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -> list[tuple[str, str, bool]]:
+def tree_of_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -> list[tuple[str, str, bool]]:
     """Edges (a, b, whether b is the new one) of the spanning tree of the best pairs (inliers / rms^2) from the root."""
     known, edges = {root}, []
     while border := [(_weight(pair), key) for key, pair in pairs.items() if (key[0] in known) != (key[1] in known)]:
@@ -421,7 +421,7 @@ def offsets_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: st
     """
     seen = {key: pair for key, pair in pairs.items() if pair.trusted and pair.offset_observable}
     offsets = {root: 0.0}
-    for a, b, forth in _tree(seen, root):
+    for a, b, forth in tree_of_pairs(seen, root):
         if forth:
             offsets[b] = offsets[a] + seen[a, b].offset_s
         else:
@@ -442,7 +442,7 @@ def rig_from_pairs(pairs: Mapping[tuple[str, str], PairExtrinsics], root: str) -
     edges = {key: pair for key, pair in pairs.items() if pair.trusted}
     weight = {key: _weight(pair) for key, pair in edges.items()}
     poses: dict[str, Array] = {root: np.eye(4)}
-    for a, b, forth in _tree(edges, root):
+    for a, b, forth in tree_of_pairs(edges, root):
         if forth:
             poses[b] = poses[a] @ edges[a, b].T_a_b
         else:

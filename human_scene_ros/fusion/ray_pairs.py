@@ -161,6 +161,25 @@ def pose_from_rays(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 0.
                           float(np.sqrt(np.mean(distance**2))), spread, np.diag(sigma**2), pairing)
 
 
+def agreement(a: PeopleTracks, b: PeopleTracks, T_a_b: Array, offset_s: float, tolerance_rad: float) -> tuple[
+        Array, Array]:
+    """How well the rays of two cameras agree on whom they see, whoever that is.
+
+    Args:
+        a: First camera.
+        b: Second camera.
+        T_a_b: (4, 4).
+        offset_s: Added to stamps of b.
+        tolerance_rad: Noise of the angle between two rays and a plane.
+
+    Returns:
+        Stamps (by the clock of a) and worth, between 0 and 1, of the detections that find a partner.
+    """
+    meetings = _meetings(a, b, offset_s)
+    worth, matched = _worth(invert(T_a_b), meetings, tolerance_rad)
+    return a.stamp_s[meetings.time[matched]], worth
+
+
 def _failed(status: ExtrinsicsStatus, people: int) -> PairExtrinsics:
     return PairExtrinsics(np.eye(4), 0.0, False, status, 0, 0.0, float("nan"), 0.0, np.full((6, 6), np.nan),
                           (-1,) * people)
@@ -169,9 +188,9 @@ def _failed(status: ExtrinsicsStatus, people: int) -> PairExtrinsics:
 def _meetings(a: PeopleTracks, b: PeopleTracks, offset_s: float) -> _Meetings:
     axis = list(AXIS_JOINTS)
     x = np.asarray(a.joints, np.float64)[:, :, axis]
-    y, earlier, later = (np.array([resampled(b.stamp_s + offset_s, joints[:, axis], a.stamp_s + by)
-                                   for joints in b.joints]).reshape(-1, len(a.stamp_s), len(axis), 3)
-                         for by in (0.0, -_VELOCITY_S, _VELOCITY_S))
+    all_b = np.swapaxes(b.joints[:, :, axis], 0, 1).reshape(len(b.stamp_s), -1, 3)  # all tracks at once
+    y, earlier, later = (np.swapaxes(resampled(b.stamp_s + offset_s, all_b, a.stamp_s + by).reshape(
+        len(a.stamp_s), -1, len(axis), 3), 0, 1) for by in (0.0, -_VELOCITY_S, _VELOCITY_S))
     in_a, in_b = (np.asarray(np.isfinite(p).all(axis=(2, 3)) & (p[..., 2] > 0.3).all(axis=2)) for p in (x, y))
     i, j, t = np.nonzero(in_a[:, None] & in_b[None])
     before, now, after = (p[j, t, :, :2] / np.maximum(p[j, t, :, 2:], 0.1) for p in (earlier, y, later))
@@ -197,6 +216,12 @@ def _hypotheses(meetings: _Meetings, tries: int, rng: np.random.Generator) -> tu
 
 def _score(T_b_a: Array, meetings: _Meetings, tolerance_rad: float) -> tuple[float, Index]:
     """How many detections find a partner (each between 0 and 1), and the meetings of mutual best partners."""
+    worth, matched = _worth(T_b_a, meetings, tolerance_rad)
+    return float(worth.sum()), matched
+
+
+def _worth(T_b_a: Array, meetings: _Meetings, tolerance_rad: float) -> tuple[Array, Index]:
+    """Worth, between 0 and 1, of the meetings of mutual best partners, and which they are."""
     R, t = T_b_a[:3, :3], T_b_a[:3, 3]
     far = [np.linalg.norm(p, axis=-1) for p in (meetings.x, meetings.y)]
     ray_a, ray_b = (meetings.x / far[0][..., None]) @ R.T, meetings.y / far[1][..., None]
@@ -220,7 +245,7 @@ def _score(T_b_a: Array, meetings: _Meetings, tolerance_rad: float) -> tuple[flo
         np.minimum.at(least, group, cost)
         best.append(least)
     matched = np.flatnonzero((cost <= best[0][meetings.of_a]) & (cost <= best[1][meetings.of_b]) & (cost < _MATCHED))
-    return float((1.0 - cost[matched] / _WORST).sum()), matched
+    return 1.0 - cost[matched] / _WORST, matched
 
 
 def _turn(T: Array, other: Array) -> float:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from human_scene_ros.fusion.calibration import PeopleMemory, calibrate, combined, poses_from_scene, refined_by_rays
+from human_scene_ros.fusion.calibration import (
+    PeopleMemory,
+    RayPose,
+    _found,
+    _placed,
+    _rivalry,
+    calibrate,
+    combined,
+    poses_from_scene,
+    refined_by_rays,
+)
 from human_scene_ros.fusion.extrinsics import TORSO_JOINTS, ExtrinsicsStatus, PairExtrinsics, PeopleTracks
 from human_scene_ros.fusion.ray_pairs import AXIS_JOINTS, pose_from_rays
-from human_scene_ros.geometry.transform import apply, invert, rotation_angle
+from human_scene_ros.geometry.transform import apply, invert, make_transform, rotation_angle
 from human_scene_ros.synthetic.multiview import MultiviewClip, MultiviewConfig, generate
 
 
@@ -272,6 +283,58 @@ def test_poor_bodies_place_a_rig_and_say_that_its_size_is_in_doubt():
         assert np.degrees(np.linalg.norm(error[3:])) < 3.0 and np.linalg.norm(error[:3]) < 0.3 * distance
         assert np.sqrt(np.trace(camera.covariance[:3, :3])) > 0.14 * distance
         assert np.linalg.norm(error[3:]) < 2.0 * np.sqrt(np.trace(camera.covariance[3:, 3:]))
+
+
+def pairs_of(clip: MultiviewClip, offset_s: dict[str, float]) -> dict[tuple[str, str], PairExtrinsics]:
+    """What every two cameras would find if nothing were wrong; person k of one is person k of the other."""
+    poses, count = dict(zip(names_of(clip), clip.T_world_camera_true, strict=True)), len(clip.truth)
+    people = tuple(range(count * (clip.truth.shape[1] // 30)))
+    return {(a, b): PairExtrinsics(invert(poses[a]) @ poses[b], offset_s.get(b, 0.0) - offset_s.get(a, 0.0), True,
+                                   ExtrinsicsStatus.OK, 300, 1.0, 0.5, 1.0, np.eye(6), people)
+            for a, b in itertools.combinations(poses, 2)}
+
+
+def test_a_pair_that_contradicts_the_others_by_pose_and_clock_is_outvoted_by_the_rays():
+    """It says to be the best of all, so that the first rig stands on it."""
+    clip = generate(MultiviewConfig("ring", 3, 2, 240, 6))
+    tracks = late(poor_tracks(clip, 1, pixels=6.0), "camera_1", 0.2)
+    pairs = pairs_of(clip, {"camera_1": 0.2})
+    wrong = pairs["camera_0", "camera_2"]
+    turned = wrong.T_a_b @ make_transform(Rotation.from_rotvec([0.0, np.radians(15.0), 0.0]).as_matrix(), np.zeros(3))
+    pairs["camera_0", "camera_2"] = dataclasses.replace(wrong, T_a_b=turned, offset_s=-0.3, rms_m=0.1)
+    found = _placed(tracks, pairs, AXIS_JOINTS)
+    for camera, error in zip(found[1:], errors(clip, found), strict=True):
+        assert np.degrees(np.linalg.norm(error[3:])) < 1.5
+        assert np.linalg.norm(error[3:]) < 3.0 * np.sqrt(np.trace(camera.covariance[3:, 3:]))
+    assert found[1].offset_s == pytest.approx(0.2, abs=0.03)
+
+
+def test_rigs_that_explain_as_much_share_the_belief():
+    """Exact: two rigs 0.2 rad and 0.4 s apart, alike for nine tenths of the time, leave half the square as doubt."""
+    other = np.eye(4)
+    other[:3, :3] = Rotation.from_rotvec([0.0, 0.2, 0.0]).as_matrix()
+    rigs = [{"a": RayPose(np.eye(4)), "b": RayPose(T, clock_s=clock_s)} for T, clock_s in ((np.eye(4), 0.0),
+                                                                                           (other, 0.4))]
+    worth = np.full(10, 100.0)
+    doubt = _rivalry(rigs, [worth, worth - 90.0 * (np.arange(10) == 3)], 0)
+    assert not doubt["a"][0].any() and doubt["a"][1] == 0.0
+    np.testing.assert_allclose(doubt["b"][0], np.diag([0.0, 0.0, 0.0, 0.0, 0.5 * 0.04, 0.0]), atol=1e-12)
+    assert doubt["b"][1] == pytest.approx(np.sqrt(0.5) * 0.4)
+    clear = _rivalry(rigs, [worth, worth - 20.0], 0)["b"][0]
+    assert np.trace(clear) == pytest.approx(0.04 / (1.0 + np.exp(9 * 20.0 * 2.0 / 20.0)))
+
+
+def test_a_camera_about_whom_pairs_contradict_each_other_says_so():
+    pairs = pairs_of(generate(MultiviewConfig("ring", 2, 1, 60, 6)), {})
+    T = pairs["camera_0", "camera_1"].T_a_b
+    for radians, status in ((0.06, ExtrinsicsStatus.OK), (0.3, ExtrinsicsStatus.INCONSISTENT)):
+        place = RayPose(T, 1e-4 * np.eye(6), 0.001, rivalry=np.diag([0.0, 0.0, 0.0, 0.0, radians**2, 0.0]))
+        camera = _found("camera_1", "camera_0", {"camera_0": RayPose(np.eye(4)), "camera_1": place}, pairs)
+        assert camera.status is status and camera.disputed and "contradict each other" in camera.line()
+        assert (camera.T_first_camera is None) == (status is ExtrinsicsStatus.INCONSISTENT)
+    np.testing.assert_allclose(_found("camera_1", "camera_0", {
+        "camera_0": RayPose(np.eye(4)), "camera_1": dataclasses.replace(place, rivalry=None)}, pairs).covariance,
+        1e-4 * np.eye(6))
 
 
 def test_bodies_that_are_wrong_for_seconds_leave_as_much_doubt_as_error():
