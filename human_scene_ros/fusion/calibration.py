@@ -344,7 +344,12 @@ def _agreed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, first: str, joints
     rigs, kept = [placed(pairs)], pairs
     worth: list[Array] = []
     tolerance, best = 0.0, 0
-    while rest := without_one(kept, rigs[best]):
+    rest = without_one(pairs, rigs[0])
+    unbelieved = {key: pair.rival for key, pair in pairs.items() if pair.trusted and pair.rival is not None and pair.rival.trusted
+                  and abs(pair.rival.offset_s - pair.offset_s) > _CONTRADICTION_S}
+    if rest and unbelieved:  # no pair alone could tell that stamps are wrong; all together may
+        rest.append({**pairs, **unbelieved})
+    while rest:
         new = [placed(r, blocks=False) for r in rest]
         rigs += new
         if not worth:
@@ -356,6 +361,7 @@ def _agreed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, first: str, joints
         if now < len(rigs) - len(new):
             break
         best, kept = now, rest[now - len(rigs)]
+        rest = without_one(kept, rigs[best])
     if len(rigs) == 1:
         return rigs[0]
     doubt = _rivalry(rigs, worth, best)
