@@ -345,8 +345,8 @@ def _agreed(tracks: Mapping[str, PeopleTracks], pairs: Pairs, first: str, joints
     worth: list[Array] = []
     tolerance, best = 0.0, 0
     rest = without_one(pairs, rigs[0])
-    unbelieved = {key: pair.rival for key, pair in pairs.items() if pair.trusted and pair.rival is not None and pair.rival.trusted
-                  and abs(pair.rival.offset_s - pair.offset_s) > _CONTRADICTION_S}
+    unbelieved = {key: pair.rival for key, pair in pairs.items() if pair.rival is not None and pair.trusted
+                  and pair.rival.trusted and abs(pair.rival.offset_s - pair.offset_s) > _CONTRADICTION_S}
     if rest and unbelieved:  # no pair alone could tell that stamps are wrong; all together may
         rest.append({**pairs, **unbelieved})
     while rest:
