@@ -84,23 +84,41 @@ def agglomerate(view: NDArray[np.integer], cost: NDArray[np.floating], gate: flo
 
 
 def group_detections(view: NDArray[np.integer], cost: NDArray[np.floating], gate: float) -> Index:
-    """Groups with (nearly always) the largest `group_objective`: agglomeration, then local moves until none gains.
+    """Groups with (nearly always) the largest `group_objective`: the best of local moves from several starts.
 
-    Moves: one member to another group or to a group of its own; two members of one view exchanged; two groups
-    merged. For offline use and first frames; cost grows with the cube of the number of detections.
+    Starts: agglomeration, everybody alone, and the views one after the other, beginning with each, forth and back.
+    Moves, until none gains: one member to another group or to a group of its own; two members of one view exchanged;
+    two groups merged. For offline use; cost grows with the cube of the number of detections.
     """
     view = np.asarray(view)
     gain = gate - _penalised(cost, gate)
     np.fill_diagonal(gain, 0.0)
+    views = np.unique(view)
+    orders = [np.roll(way, k) for k in range(len(views)) for way in (views, views[::-1])]
     best: Index | None = None
     best_value = -np.inf
-    for start in (agglomerate(view, cost, gate), np.arange(len(view))):
+    for start in (agglomerate(view, cost, gate), np.arange(len(view)), *(_chained(view, gain, o) for o in orders)):
         labels = _local_moves(view, gain, start.copy())
         value = group_objective(labels, cost, gate)
         if value > best_value + 1e-12:
             best, best_value = labels, value
     assert best is not None
     return _relabelled(best)
+
+
+def _chained(view: NDArray[np.integer], gain: Array, order: NDArray[np.integer]) -> Index:
+    """Labels from one view after the other, each assigned to the groups so far by what the members gain together."""
+    labels = np.full(len(view), -1)
+    for v in order:
+        rows, groups = np.flatnonzero(view == v), int(labels.max()) + 1
+        together = np.zeros((len(rows), groups))
+        for group in range(groups):
+            together[:, group] = gain[rows][:, labels == group].sum(axis=1)
+        for row, group in gated_assignment(-together, 0.0):
+            labels[rows[row]] = group
+        alone = rows[labels[rows] < 0]
+        labels[alone] = groups + np.arange(len(alone))
+    return labels
 
 
 def _local_moves(view: NDArray[np.integer], gain: Array, labels: Index) -> Index:

@@ -70,6 +70,25 @@ def test_groups_reach_the_exhaustive_optimum(seed: int):
         assert len(set(view[labels == label])) == (labels == label).sum()
 
 
+def test_groups_of_people_who_stand_close_reach_the_exhaustive_optimum():
+    """Three people within half a metre, each in three views with 20 cm of noise."""
+    rng = np.random.default_rng(3)
+    view = np.repeat(np.arange(3), 3)
+    for _ in range(40):
+        place = np.tile(0.4 * rng.normal(size=(3, 3)), (3, 1)) + 0.2 * rng.normal(size=(9, 3))
+        gain = 0.6 - np.linalg.norm(place[:, None] - place, axis=2)
+
+        def best(i: int, groups: tuple[tuple[int, ...], ...], gain: np.ndarray = gain) -> float:
+            if i == len(view):
+                return 0.0
+            joined = [best(i + 1, (*groups[:k], (*g, i), *groups[k + 1:])) + gain[i, list(g)].sum()
+                      for k, g in enumerate(groups) if view[i] not in view[list(g)]]
+            return max([best(i + 1, (*groups, (i,))), *joined])
+
+        labels = a.group_detections(view, 0.6 - gain, 0.6)
+        assert a.group_objective(labels, 0.6 - gain, 0.6) == pytest.approx(best(0, ()))
+
+
 def test_complete_linkage_keeps_apart_what_contradicts():
     view = np.array([0, 1, 2])
     cost = np.array([[0.0, 0.2, 2.0], [0.2, 0.0, 0.3], [2.0, 0.3, 0.0]])
