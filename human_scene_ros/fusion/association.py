@@ -447,6 +447,7 @@ class Association:
         renumbered = np.cumsum(alive) - 1
         owner[owner >= 0] = renumbered[owner[owner >= 0]]
 
+
 def pose_distances(first: Array, second: Array) -> Array:
     """(n, J, 3) and (m, J, 3) joints -> (n, m) mean distances."""
     offset = first[:, None] - second
