@@ -1,5 +1,9 @@
 """Where one camera stands relative to another, from people that both see.
 
+Tracks are made steady first: samples that few neighbours in time agree with are left out, and local lines through the
+others give joints at any time. Joints between two samples must be neither better nor worse than those of a sample, or
+offsets that bring samples together (or never do) would win.
+
 `pose_from_people` finds T_a_b and the clock offset together: at each offset of a scan a small RANSAC of
 rigid fits to the torso joints of two moments, then alternating refinement of pose and offset with a
 redescending weight. A speed correlation is too weak on real noise and is not used. What the data cannot tell
@@ -32,6 +36,10 @@ _MIN_FRAMES = 30
 _MIN_RATIO = 0.15
 _MIN_SPEED_STD_M_S = 0.1
 _MIN_SPREAD_M = 0.15
+_STEADY_S, _STEADY_STEPS = 0.12, 2.5  # half the window of a local line: seconds, or steps of the slower camera
+_GRID_S = 0.01
+_VOTERS_S, _VOTES = 0.25, 0.35  # who has a say on a sample, and the share that must agree with it
+_AGREE_M, _AGREE_STEPS, _WALK_M_S = 0.3, 4.0, 2.0
 _WIDE_M = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2)
 _SCAN_STEP_S = 0.05
 _SCAN_MOMENTS = 100
@@ -140,6 +148,8 @@ def pose_from_people(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 
             offset of all is noise too. The search is around it. None = search around 0 and take the best.
     """
     rng = np.random.default_rng(seed)
+    samples = a, b
+    a, b = _steady(a, b)
     observable = moves(a) and moves(b)
     if pairing is not None:
         candidates = [tuple(pairing)]
@@ -155,7 +165,7 @@ def pose_from_people(a: PeopleTracks, b: PeopleTracks, *, max_offset_s: float = 
     for starts, candidate in scanned[:2]:  # the scan tells wrong pairings from right ones, unless they cost alike
         if best is not None and starts and starts[0][0] > _ALIKE * scanned[0][0][0][0]:
             break
-        result = _solve(a, few, b, candidate, starts, range_s, observable, offset, likely_offset_s is not None)
+        result = _solve(samples, a, few, b, candidate, starts, range_s, observable, offset, likely_offset_s is not None)
         if best is None or (result.trusted, result.inliers) > (best.trusted, best.inliers):
             best = result
     return best if best is not None else _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, (), observable)
@@ -180,6 +190,59 @@ def moves(tracks: PeopleTracks) -> bool:
         if float(uniform_filter1d(speed, window).std()) >= _MIN_SPEED_STD_M_S:
             return True
     return False
+
+
+def _steady(a: PeopleTracks, b: PeopleTracks) -> tuple[PeopleTracks, PeopleTracks]:
+    """Steady tracks: a at its own stamps, b densely, both by the same window so that its bias is the same too."""
+    steps = [np.median(np.diff(tracks.stamp_s)) for tracks in (a, b) if len(tracks.stamp_s) > 1]
+    window_s = max(_STEADY_S, *(_STEADY_STEPS * float(step) for step in steps))
+    dense = np.arange(b.stamp_s[0], b.stamp_s[-1] + _GRID_S, _GRID_S) if len(b.stamp_s) else b.stamp_s
+    return (PeopleTracks(a.stamp_s, _local_lines(a, a.stamp_s, window_s)),
+            PeopleTracks(dense, _local_lines(b, dense, window_s)))
+
+
+def _local_lines(tracks: PeopleTracks, at: Array, window_s: float) -> Array:
+    """(P, T', J, 3) joints at other times: lines through the samples around, with tricube weights (Cleveland, J. Amer.
+    Statist. Assoc. 74, 1979); NaN where a side has none."""
+    out = np.full((len(tracks.joints), len(at), *tracks.joints.shape[2:]), np.nan)
+    for person, joints in enumerate(np.asarray(tracks.joints, np.float64)):
+        kept = _agreed(tracks.stamp_s, joints)
+        stamp, value = tracks.stamp_s[kept], joints[kept].reshape(len(kept), math.prod(joints.shape[1:]))
+        first, last = np.searchsorted(stamp, at - window_s), np.searchsorted(stamp, at + window_s)
+        moment, sides = np.zeros((3, len(at))), np.zeros((2, len(at)), bool)
+        sums = np.zeros((2, len(at), value.shape[1]))
+        for k in range(int((last - first).max(initial=0))):
+            inside = first + k < last
+            row = np.where(inside, first + k, 0)
+            away = (stamp[row] - at) / window_s
+            weight = np.where(inside, np.maximum(1.0 - np.abs(away)**3, 0.0)**3, 0.0)
+            moment += weight * away**np.arange(3)[:, None]
+            sums += (weight * away**np.arange(2)[:, None])[:, :, None] * value[row]
+            sides |= np.stack([away < 1e-6, away > -1e-6]) & (weight > 0.05)
+        determinant = moment[0] * moment[2] - moment[1]**2
+        known = sides.all(axis=0) & (determinant > 1e-3 * moment[0]**2)
+        line = (moment[2][known, None] * sums[0][known] - moment[1][known, None] * sums[1][known])
+        out[person, known] = (line / determinant[known, None]).reshape(-1, *joints.shape[1:])
+    return out
+
+
+def _agreed(stamp: Array, joints: Array) -> NDArray[np.int64]:
+    """Samples that enough of their neighbours in time agree with: nobody jumps there and back."""
+    known = np.flatnonzero(np.isfinite(joints).all(axis=(1, 2)))
+    at, place = stamp[known], joints[known].mean(axis=1)
+    if len(known) < 3:
+        return known
+    near_m = max(_AGREE_M, _AGREE_STEPS * float(np.quantile(np.linalg.norm(np.diff(place, axis=0), axis=1), 0.25)))
+    votes, voters = np.zeros(len(known)), np.zeros(len(known))
+    reach = max(int(round(_VOTERS_S / max(float(np.median(np.diff(at))), 1e-3))), 2)
+    for k in range(1, min(reach, len(known) - 1) + 1):
+        apart_s = at[k:] - at[:-k]
+        asked = apart_s < 2.0 * _VOTERS_S
+        yes = asked & (np.linalg.norm(place[k:] - place[:-k], axis=1) < near_m + _WALK_M_S * apart_s)
+        for ends in (slice(k, None), slice(None, -k)):
+            voters[ends] += asked
+            votes[ends] += yes
+    return known[votes >= _VOTES * voters]
 
 
 def _thinned(tracks: PeopleTracks, moments: int) -> PeopleTracks:
@@ -330,19 +393,21 @@ def _scan(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], range_s: f
     return sorted(starts, key=lambda s: s[0])
 
 
-def _solve(a: PeopleTracks, few: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], starts: list[_Start],
-           range_s: float, observable: bool, around_s: float, around_is_likely: bool) -> PairExtrinsics:
+def _solve(samples: tuple[PeopleTracks, PeopleTracks], a: PeopleTracks, few: PeopleTracks, b: PeopleTracks,
+           pairing: tuple[int, ...], starts: list[_Start], range_s: float, observable: bool, around_s: float,
+           around_is_likely: bool) -> PairExtrinsics:
     if not starts:
         return _failed(ExtrinsicsStatus.TOO_FEW_FRAMES, pairing, observable)
     best = min((_settled(few, b, pairing, start, range_s, around_s) for start in starts[:_SETTLED]), key=lambda s: s[0])
     likely = next((start for start in starts if start[1] == around_s), None) if around_is_likely else None
+
     def judged(settled: _Start) -> PairExtrinsics:
         _, dt, R, t = settled
         x, y = _matched(a, b, pairing, dt)
         R, t, good = _refine(x, y, R, t, 10)
         if not good:
             return _failed(ExtrinsicsStatus.DEGENERATE, pairing, observable)
-        return _judge(x, y, R, t, dt, observable, pairing)
+        return _judge(*_matched(*samples, pairing, dt), R, t, dt, observable, pairing)  # steady tracks flatter
 
     if likely is not None and range_s > 0.0:
         likely = _settled(few, b, pairing, likely, 0.0, around_s)
@@ -358,7 +423,7 @@ def _settled(a: PeopleTracks, b: PeopleTracks, pairing: tuple[int, ...], start: 
     x, y = _matched(a, b, pairing, dt)
     R, t, _ = _refine(x, y, R, t, 6, _WIDE_M)
     cost = _robust_cost(_frame_errors(R, t, x, y))
-    for step in (0.1, 0.04, 0.01) if range_s > 0.0 else ():
+    for step in (0.1, 0.04, 0.01, 0.003) if range_s > 0.0 else ():
         improved = True
         while improved:
             improved = False

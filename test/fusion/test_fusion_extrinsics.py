@@ -52,6 +52,23 @@ def test_pose_and_offset_of_one_walker_are_found(offset: float):
     assert angle < 0.5 and distance < 0.05 and result.offset_s == pytest.approx(offset, abs=0.021)
 
 
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.5, 0.8])
+def test_the_offset_is_found_wherever_it_lies_between_two_frames(part: float):
+    """Of a walker whose place is 5 cm off in each frame, and metres off in three of ten."""
+    errors_s = []
+    for seed in range(4):
+        offset = (3.0 + part) / 20
+        a, b = pair(1, offset, noise=0.005, seed=seed)
+        rng = np.random.default_rng(seed + 10)
+        frames = b.joints.shape[1]
+        shift = 0.05 * rng.normal(size=(2, frames, 1, 3))
+        shift[1] += np.where(rng.random(frames) < 0.3, 1.5, 0.0)[:, None, None] * rng.normal(size=(frames, 1, 3))
+        result = ext.pose_from_people(PeopleTracks(a.stamp_s, a.joints + shift[0]),
+                                      PeopleTracks(b.stamp_s, b.joints + shift[1]))
+        errors_s.append(result.offset_s - offset)
+    assert np.abs(errors_s).max() < 0.03 and abs(np.mean(errors_s)) < 0.01
+
+
 def test_people_in_another_order_are_paired_by_trial():
     a, b = pair(3, 0.1, noise=0.01)
     result = ext.pose_from_people(a, dataclasses.replace(b, joints=b.joints[[2, 0, 1]]))
