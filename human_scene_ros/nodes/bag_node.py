@@ -36,7 +36,7 @@ from human_scene_ros.errors import HumanSceneError, SourceError
 from human_scene_ros.msg import SceneStatus
 from human_scene_ros.nodes.convert import fill
 from human_scene_ros.nodes.parameters import NodeParameters, option
-from human_scene_ros.nodes.process import run_node
+from human_scene_ros.nodes.process import end_process, run_node
 from human_scene_ros.nodes.qos import create_publisher, latched, reliable
 from human_scene_ros.sources.bag_reader import BagReader, BagTopic, is_recording
 from human_scene_ros.sources.image_codec import decode_message, encode_jpeg
@@ -460,7 +460,7 @@ def _play_qos(topic: BagTopic) -> QoSProfile:
 
 def main() -> None:
     """Entry point of `bag_node`."""
-    raise SystemExit(run_node(BagNode))
+    end_process(run_node(BagNode))
 
 
 if __name__ == "__main__":

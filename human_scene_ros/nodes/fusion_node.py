@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import functools
 import math
-import sys
 import threading
 import time
 import traceback
@@ -54,7 +53,7 @@ from human_scene_ros.nodes.fusion_map import MergedMap
 from human_scene_ros.nodes.fusion_people import CameraBodies, FusedSet, FusionPeople, pelvis_pose
 from human_scene_ros.nodes.fusion_rig import Matrix, Rig, places_of
 from human_scene_ros.nodes.parameters import NodeParameters
-from human_scene_ros.nodes.process import run_node
+from human_scene_ros.nodes.process import end_process, run_node
 from human_scene_ros.nodes.tf_tree import StaticTransforms, TfListener, TfTree
 from human_scene_ros.scene import TrackState, WorldSource
 from human_scene_ros.sources import fusion_fields, message_fields
@@ -554,4 +553,4 @@ def _offset_ns(config: FusionNodeConfig, camera: str) -> int:
 
 def main() -> None:
     """Entry point of the executable `fusion_node`."""
-    sys.exit(run_node(FusionNode))
+    end_process(run_node(FusionNode))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import sys
 from typing import Any, Literal
 
 from rclpy.node import Node
@@ -23,7 +22,7 @@ from human_scene_ros.nodes import convert, markers, qos
 from human_scene_ros.nodes.camera_input import image_topic
 from human_scene_ros.nodes.overlay import draw_people
 from human_scene_ros.nodes.parameters import NodeParameters, option
-from human_scene_ros.nodes.process import run_node
+from human_scene_ros.nodes.process import end_process, run_node
 from human_scene_ros.sources import message_fields
 from human_scene_ros.sources.image_codec import decode_message
 
@@ -160,4 +159,4 @@ class MarkersNode(Node):
 
 def main() -> None:
     """Entry point of the executable `markers_node`."""
-    sys.exit(run_node(MarkersNode))
+    end_process(run_node(MarkersNode))

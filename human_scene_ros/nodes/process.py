@@ -6,11 +6,12 @@ not interrupt the clean-up.
 
 from __future__ import annotations
 
-import gc
+import ctypes
+import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from human_scene_ros.errors import HumanSceneError
 
@@ -68,7 +69,18 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
                 print(f"[{name}] {failure}", file=sys.stderr, flush=True)
                 code = 1
         rclpy.try_shutdown()
-        # All that follows is the interpreter's last garbage collection, which takes seconds on a busy machine once
-        # torch is loaded; a launch system kills what takes more than five.
-        gc.freeze()
     return code
+
+
+def end_process(code: int) -> NoReturn:
+    """End the process of a node that `run_node` has cleaned up, as a C program ends: without Python's own clean-up.
+
+    That takes seconds on a busy machine once torch is loaded, where a launch system kills what takes more than five;
+    and now and then it crashes, where `torch.library` takes its operators back. What C and C++ libraries clean up
+    stays: `os._exit` would leave the shared memory of the middleware behind.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.PyDLL(None).exit(code)  # keeps the interpreter's lock: no thread of Python's runs any more
+    raise AssertionError("exit(3) does not return")

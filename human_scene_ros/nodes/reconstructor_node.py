@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import threading
 import time
 import traceback
@@ -31,7 +30,7 @@ from human_scene_ros.nodes.camera_input import CameraInput
 from human_scene_ros.nodes.diagnostics import Level, Throttle
 from human_scene_ros.nodes.health import Health
 from human_scene_ros.nodes.parameters import NodeParameters
-from human_scene_ros.nodes.process import run_node
+from human_scene_ros.nodes.process import end_process, run_node
 from human_scene_ros.nodes.publishers import ResultPublishers
 from human_scene_ros.nodes.reconstructor_config import ReconstructorConfig
 from human_scene_ros.runtime.latest import BoundedQueue, LatestSlot, Worker
@@ -429,4 +428,4 @@ class ReconstructorNode(LifecycleNode):
 
 def main() -> None:
     """Entry point of the executable `reconstructor_node`."""
-    sys.exit(run_node(ReconstructorNode))
+    end_process(run_node(ReconstructorNode))

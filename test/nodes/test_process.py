@@ -1,4 +1,4 @@
-"""How a node process ends when a signal meets the executor at its worst moment."""
+"""How a node process ends: when a signal meets the executor at its worst moment, and without Python's clean-up."""
 
 from __future__ import annotations
 
@@ -34,3 +34,10 @@ def test_a_wait_that_fails_is_an_end_only_after_a_signal(case, code):
                                env={**os.environ, "ROS_DOMAIN_ID": str(domain_id)})
     assert ended.returncode == code, ended.stderr
     assert ("wait set" in ended.stderr) == (code == 1)
+
+
+def test_the_end_keeps_what_was_written_and_leaves_python_as_it_is():
+    program = ("import atexit, sys; from human_scene_ros.nodes.process import end_process; "
+               "atexit.register(print, 'cleaned up'); sys.stdout.write('told'); end_process(3)")
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (3, "told"), ended.stderr
