@@ -39,6 +39,7 @@ def test_poses_from_people_are_used_and_sent(tmp_path: Path):
     messages = exact_messages(clip, names, body)
     with graph(74, tmp_path) as g:
         process = g.start("fusion_node", {"cameras": names, "body": str(body), "person.timeout": 0.5,
+                                          "sync.timeout": 20.0, "sync.dead_after": 20.0,
                                           "map.enabled": True, "map.rate": 5.0})
         publishers = {n: g.publisher(SmplxBodyArray, f"/{n}/human_scene/bodies", qos.reliable(50)) for n in names}
         people = g.collect(FusedPersonArray, "/people")
