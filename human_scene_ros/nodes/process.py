@@ -60,8 +60,7 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
         print(f"[{name}] {error}", file=sys.stderr, flush=True)
         code = 2
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _ignore_signals()
         if node is not None:
             failure = getattr(node, "failure", "")
             node.destroy_node()
@@ -70,6 +69,17 @@ def run_node(make_node: Callable[[], Node], argv: list[str] | None = None) -> in
                 code = 1
         rclpy.try_shutdown()
     return code
+
+
+def _ignore_signals() -> None:
+    """For good, also where another one comes while this is done."""
+    while True:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 def end_process(code: int) -> NoReturn:
